@@ -37,12 +37,15 @@ _LEAST_ROWS_OF_A_BIN = 10
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-def diagnose(suite: Suite, predictions: Mapping[str, Array], *, seed: int = 0) -> dict[str, dict[str, Any]]:
+def diagnose(
+    suite: Suite, predictions: Mapping[str, Array], *, decided: Mapping[str, Array] | None = None, seed: int = 0
+) -> dict[str, dict[str, Any]]:
     """Return ``diagnostics`` of ``result.json``, ``{task: ...}`` as :func:`diagnose_task` describes.
 
     Args:
         suite: The suite; its test rows are those that were predicted.
         predictions: ``{task: prediction}`` for them, in their order.
+        decided: ``{task: decisions}``; see :func:`diagnose_task`.
         seed: Seed of the choice of points.
     """
     rows = suite.splits["test"]
@@ -51,7 +54,8 @@ def diagnose(suite: Suite, predictions: Mapping[str, Array], *, seed: int = 0) -
     for task in suite.tasks:
         if task.name in predictions:
             target = np.asarray(suite.targets[task.name][rows])
-            made = diagnose_task(task, target, np.asarray(predictions[task.name]), seed=seed, most_points=most)
+            prediction, own = np.asarray(predictions[task.name]), (decided or {}).get(task.name)
+            made = diagnose_task(task, target, prediction, decided=own, seed=seed, most_points=most)
             if made is not None:
                 found[task.name] = made if len(found) < MOST_DETAILED else _in_short(made)
     return found
@@ -68,7 +72,13 @@ def _in_short(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def diagnose_task(
-    task: TaskSpec, target: Array, prediction: Array, *, seed: int = 0, most_points: int = MOST_POINTS
+    task: TaskSpec,
+    target: Array,
+    prediction: Array,
+    *,
+    decided: Array | None = None,
+    seed: int = 0,
+    most_points: int = MOST_POINTS,
 ) -> dict[str, Any] | None:
     """Return what can be seen of one task; None if it is not made of classes or numbers, or no row has a label.
 
@@ -76,6 +86,8 @@ def diagnose_task(
         task: The task.
         target: Truth of ``N`` rows.
         prediction: Answers, as learners lay them out.
+        decided: What is decided in each row, laid out like the answers: true for yes, and for the class that is chosen. None decides by
+            the thresholds of the task, which must not have been chosen on these rows.
         seed: Seed of the choice of points.
         most_points: Points of the whole task.
 
@@ -95,7 +107,18 @@ def diagnose_task(
     if form == "number":
         return _numbers(task, target, prediction, seed, most_points)
     shares = np.asarray(prediction, dtype=np.float64).reshape(len(prediction), -1)
-    return _classes(task, columns[0], shares) if form == "classes" else _labels(task, columns, shares)
+    if decided is None:
+        decided = _decided(task, shares, is_one_of_several=form == "classes" and shares.shape[1] > 1)
+    decided = np.asarray(decided, dtype=np.bool_).reshape(shares.shape)
+    return (_classes if form == "classes" else _labels)(task, columns, shares, decided)
+
+
+def _decided(task: TaskSpec, shares: Floats, *, is_one_of_several: bool) -> Array:
+    """Return what the task's thresholds decide, bool ``[N, K]`` for shares ``[N, K]``."""
+    if is_one_of_several:
+        return np.asarray(chosen_class(task, shares)[:, None] == np.arange(shares.shape[1]))
+    # In the type that thresholds are compared in everywhere.
+    return says_yes(task, shares.astype(np.float32))
 
 
 def _numbers(task: TaskSpec, target: Array, prediction: Array, seed: int, most_points: int) -> dict[str, Any] | None:
@@ -145,14 +168,15 @@ def _error_bins(answer: Floats, error: Floats) -> list[dict[str, Any]]:
     ]
 
 
-def _classes(task: TaskSpec, column: LabelColumn, shares: Floats) -> dict[str, Any] | None:
+def _classes(task: TaskSpec, columns: list[LabelColumn], shares: Floats, decided: NDArray[np.bool_]) -> dict[str, Any] | None:
+    column = columns[0]
     truth = np.asarray(column.values, dtype=np.int64)
     known = (truth >= 0) & np.isfinite(shares).all(axis=1)
-    truth, shares = truth[known], shares[known]
+    truth, shares, decided = truth[known], shares[known], decided[known]
     if not len(truth):
         return None
     is_binary = shares.shape[1] == 1
-    chosen = says_yes(task, shares[:, 0].astype(np.float32)).astype(np.int64) if is_binary else chosen_class(task, shares)
+    chosen = decided[:, 0].astype(np.int64) if is_binary else decided.argmax(axis=1)
     number = max(column.num_classes, int(truth.max()) + 1, int(chosen.max()) + 1)
     names = class_names(task, number)
     right = truth == chosen
@@ -193,14 +217,14 @@ def _mistakes(truth: NDArray[np.int64], chosen: NDArray[np.int64], names: list[s
     ]
 
 
-def _labels(task: TaskSpec, columns: list[LabelColumn], shares: Floats) -> dict[str, Any] | None:
+def _labels(task: TaskSpec, columns: list[LabelColumn], shares: Floats, decided: NDArray[np.bool_]) -> dict[str, Any] | None:
     truth = np.stack([np.asarray(column.values, dtype=np.float64) for column in columns], axis=1)
     if truth.shape != shares.shape:
         return None
     known = ~np.isnan(truth) & np.isfinite(shares)
     if not known.any():
         return None
-    true, said = known & (truth > 0.5), known & says_yes(task, shares.astype(np.float32))
+    true, said = known & (truth > 0.5), known & decided
     names = class_names(task, truth.shape[1])
     order = np.sort(np.argsort(-true.sum(axis=0), kind="stable")[:MOST_CLASSES])
     return {

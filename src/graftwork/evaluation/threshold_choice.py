@@ -7,7 +7,7 @@ Whether it helps is seen by cross-fitting, as for corrections of probabilities (
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -53,6 +53,9 @@ class FittedThresholds:
     """Why there are none; empty if there are."""
     of_classes: bool = False
     """Whether there is one for each of several classes, not for each question."""
+    decided: Array | None = field(default=None, compare=False, repr=False)
+    """Decisions for the given rows, laid out as probabilities, each by thresholds that other rows chose: what is counted on these rows is
+    counted of them. None without thresholds."""
 
 
 def needs_thresholds(task: TaskSpec) -> bool:
@@ -75,6 +78,7 @@ def kept_thresholds(task: TaskSpec, target: Array, prediction: Array, units: Uni
         return None
     task = replace(task, details={name: value for name, value in task.details.items() if name != KEY})
     target, prediction = np.asarray(target), np.asarray(prediction)
+    answers = prediction
     known = np.flatnonzero(labelled_rows(target) & np.isfinite(prediction.reshape(len(prediction), -1)).all(axis=1))
     if not len(known):
         return None
@@ -102,8 +106,11 @@ def kept_thresholds(task: TaskSpec, target: Array, prediction: Array, units: Uni
     if not gain > CLEAR * float(np.nanstd(gains)) or not gain > 0:
         why_not = "no other threshold was clearly better on other rows"
         return FittedThresholds(thresholds=(), metric=metric, score=(before, before), why_not=why_not, of_classes=of_classes)
-    final = choose(task, target, prediction, of_row)
-    return FittedThresholds(thresholds=tuple(final.tolist()), metric=metric, score=(before, after), of_classes=of_classes)
+    final = tuple(choose(task, target, prediction, of_row).tolist())
+    # Rows that were not looked at take no part in the choice, so that they are decided as new rows are.
+    decided = _decided(with_thresholds(task, final), answers)
+    decided[known] = crossed
+    return FittedThresholds(thresholds=final, metric=metric, score=(before, after), of_classes=of_classes, decided=decided)
 
 
 def _decided(task: TaskSpec, prediction: Array) -> Array:

@@ -30,6 +30,7 @@ def answers_section(view: ResultView) -> Section:
         + (", each by a model that did not learn from its row" if folds else ", by its first training")
         + (" (classes by two such models together)" if folds and _say(view, "averaged") else "")
         + (", corrected by what was fitted on other rows" if _say(view, "correction") else "")
+        + (", decided by thresholds that other rows chose" if _has_thresholds(view) else "")
         + "."
         + (" The model that is handed over was made anew afterwards, from more rows." if view.section("model").get("rows") == "all" else "")
         + (f" Plots are for the first {len(shown)} tasks; the tables hold all." if left > 0 and shown else ""),
@@ -39,6 +40,10 @@ def answers_section(view: ResultView) -> Section:
 
 def _say(view: ResultView, key: str) -> bool:
     return any((one or {}).get(key) for one in view.section("probabilities").values())
+
+
+def _has_thresholds(view: ResultView) -> bool:
+    return any(((one or {}).get("thresholds") or {}).get("values") for one in view.section("probabilities").values())
 
 
 def _panels(index: int, task: str, found: Mapping[str, Any]) -> list[Panel]:

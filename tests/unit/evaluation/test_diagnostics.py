@@ -124,3 +124,18 @@ def test_many_tasks_stay_small() -> None:
     assert sum(len(one["values"][0]["points"]["truth"]) for one in detailed) <= MOST_POINTS_IN_ALL
     assert len(json.dumps(found, indent=2)) < 500_000
     assert diagnose(suite, {}) == {}
+
+
+def test_decisions_that_are_given_are_counted_in_place_of_the_thresholds() -> None:
+    truth, shares = np.array([0, 1, 1, -1]), np.array([0.2, 0.4, 0.9, 0.9])
+    decided = np.array([True, True, True, False])
+    assert _task(BINARY, truth, shares)["counts"] == [[1, 0], [1, 1]]
+    assert _task(BINARY, truth, shares, decided=decided)["counts"] == [[0, 1], [0, 2]]
+    of_classes = np.eye(3)[[2, 2, 0]]
+    found = _task(MANY, np.array([2, 1, 0]), np.full((3, 3), [0.5, 0.3, 0.2]), decided=of_classes)
+    assert found["right"] == 2
+    assert found["calibration"]["bins"][0]["probability"] == pytest.approx(0.2), "of the class that is chosen"
+    tags = _task(LABELS, np.ones((2, 3)), np.full((2, 3), 0.9), decided=np.array([[1, 0, 0], [1, 1, 0]]))
+    assert [one["predicted"] for one in tags["labels"]] == [2, 1, 0]
+    suite = Suite(name="s", tasks=(BINARY,), inputs={}, targets={"late": truth}, splits={"test": np.arange(4)})
+    assert diagnose(suite, {"late": shares}, decided={"late": decided})["late"]["counts"] == [[0, 1], [0, 2]]

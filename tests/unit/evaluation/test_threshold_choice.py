@@ -140,3 +140,27 @@ def test_thresholds_that_the_task_has_do_not_count() -> None:
     truth, found = rare(2000)
     plain = kept_thresholds(task("f1_macro"), truth, found, np.arange(2000))
     assert plain == kept_thresholds(with_thresholds(task("f1_macro"), [0.9]), truth, found, np.arange(2000))
+
+
+@pytest.mark.parametrize("form", ["rows", "column", "classes"])
+def test_rows_are_decided_by_thresholds_that_others_chose(form: str) -> None:
+    truth, found = rare(400)
+    found[7] = np.nan
+    spec = task("balanced_accuracy") if form != "classes" else task("balanced_accuracy", "multiclass", 2)
+    answers = {"rows": found, "column": found[:, None], "classes": np.stack([1 - found, found], axis=1)}[form]
+    chosen = kept_thresholds(spec, truth, answers, np.arange(400))
+    assert chosen is not None
+    assert chosen.thresholds
+    assert chosen.decided is not None
+    assert chosen.decided.shape == answers.shape
+    known = np.arange(400) != 7
+    crossed = score_task(spec, truth[known], chosen.decided[known].astype(np.float32), ["balanced_accuracy"])["balanced_accuracy"]
+    assert crossed == pytest.approx(chosen.score[1])
+    own = score_task(with_thresholds(spec, chosen.thresholds), truth[known], answers[known], ["balanced_accuracy"])
+    assert crossed != pytest.approx(own["balanced_accuracy"]), "not those that these rows chose"
+
+
+def test_without_thresholds_there_are_no_decisions() -> None:
+    chosen = kept_thresholds(task("accuracy"), *rare(2000), np.arange(2000))
+    assert chosen is not None
+    assert chosen.decided is None

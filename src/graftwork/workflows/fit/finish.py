@@ -10,7 +10,6 @@ from graftwork.core.errors import GraftworkError
 from graftwork.core.files import write_json
 from graftwork.core.records import Plan
 from graftwork.data.suite import Suite
-from graftwork.interfaces.metric import Array
 from graftwork.workflows.fit.backbone_choice import backbone_rankings
 from graftwork.workflows.fit.deploy import deploy_model, write_card
 from graftwork.workflows.fit.examples import sample_predictions
@@ -18,7 +17,7 @@ from graftwork.workflows.fit.handover import handover
 from graftwork.workflows.fit.inspection import inspect_choice
 from graftwork.workflows.fit.judged_field import JudgedField, judged_field
 from graftwork.workflows.fit.kept_plans import keep_finalists
-from graftwork.workflows.fit.kept_rows import KeptRows, averaged_tasks, decided_suite
+from graftwork.workflows.fit.kept_rows import KeptRows, TaskOnKeptRows, averaged_tasks, decided_suite
 from graftwork.workflows.fit.race_outcome import RaceOutcome
 from graftwork.workflows.fit.untested import not_tested, still_improving, would_gain
 from graftwork.workflows.fit.warm_start import warm_start_of
@@ -68,7 +67,7 @@ def finish_run(context: RunContext[FitSettings], outcome: RaceOutcome) -> dict[s
     result["probabilities"] = {name: one for name, one in said.items() if one}
     shown, answers = decided_suite(field.suite, kept), {name: one.answers for name, one in kept.items()}
     result["examples"] = sample_predictions(shown, answers, seed=context.settings.seed)
-    try_step(warnings, "The predictions could not be looked at", lambda: _look(context, shown, answers, result))
+    try_step(warnings, "The predictions could not be looked at", lambda: _look(context, shown, kept, result))
     run.emit("phase", phase="model", jobs=1)
     try_step(result["verdict"]["warnings"], "The model could not be exported", lambda: deploy_model(context, given, kept))
     others = result["kept_plans"]
@@ -98,11 +97,14 @@ def finish_run(context: RunContext[FitSettings], outcome: RaceOutcome) -> dict[s
     return result
 
 
-def _look(context: RunContext[FitSettings], suite: Suite, answers: Mapping[str, Array], result: dict[str, Any]) -> None:
+def _look(context: RunContext[FitSettings], suite: Suite, kept: Mapping[str, TaskOnKeptRows], result: dict[str, Any]) -> None:
     """Add how the chosen plan predicts, by its first training (or the first repetition of the folds)."""
     from graftwork.evaluation.diagnostics import diagnose
 
-    result["diagnostics"] = diagnose(suite, answers, seed=context.settings.seed)
+    answers = {name: one.answers for name, one in kept.items()}
+    # The thresholds of the suite's tasks were chosen on these very rows, and would flatter what is counted on them.
+    decided = {name: found for name, one in kept.items() if (found := one.decisions) is not None}
+    result["diagnostics"] = diagnose(suite, answers, decided=decided, seed=context.settings.seed)
 
 
 def _judge(context: RunContext[FitSettings], field: JudgedField) -> dict[str, Any]:

@@ -52,6 +52,12 @@ class TaskOnKeptRows:
         return self.fitted.correction if self.fitted else None
 
     @property
+    def decisions(self) -> Array | None:
+        """What is decided in the rows of :attr:`answers`, each row by thresholds that others chose; None without thresholds."""
+        found = self.chosen.decided if self.chosen else None
+        return None if found is None else found[: len(self.answers)]
+
+    @property
     def decided(self) -> TaskSpec:
         """The task with its thresholds."""
         return with_thresholds(self.task, self.chosen.thresholds if self.chosen else None)

@@ -70,3 +70,22 @@ def test_a_plan_of_which_several_models_are_handed_over_is_an_average() -> None:
         trained=(job("a"), job("a"), job("b")), weights={"a": {"late": 1.0, "price": 0.0}, "b": {"price": 1.0}}
     )
     assert averaged_tasks(given) == {"late"}
+
+
+def test_what_is_counted_on_rows_is_not_decided_by_thresholds_that_these_rows_chose() -> None:
+    draw = np.random.default_rng(1)
+    late = (draw.random(600) < 0.15).astype(np.int64)
+    said = (1 / (1 + np.exp(2.0 - late - draw.normal(size=600)))).astype(np.float32)
+    spec = TaskSpec(name="late", kind="binary", size=1, metric="f1_macro")
+    rows = np.arange(600)
+    suite = Suite(name="s", tasks=(spec,), inputs={}, targets={"late": late}, splits={"test": rows})
+    runs = [FinalRun(plan_name="p", seed=seed, predictions={"late": said}, validation={}) for seed in (0, 1)]
+    answers = [Answers(final=run, val_rows=rows[:0], val={}) for run in runs]
+    whole: Any = SimpleNamespace(suite=suite, finals={"p": runs}, answers={"p": answers})
+    found = KeptRows(whole).of(spec, "p")
+    assert found.chosen is not None
+    assert found.chosen.thresholds
+    assert found.decisions is not None
+    assert found.decisions.shape == (600,), "those of the first training"
+    assert (found.decisions != (found.answers > found.chosen.thresholds[0])).any()
+    assert KeptRows(field(folds=False)).of(LATE, "p").decisions is None
