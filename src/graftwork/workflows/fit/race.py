@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from graftwork.core.errors import GraftworkError
@@ -228,7 +229,9 @@ class Race:
         planned = race_budget(self.context, control_tasks=0).seeds
         for seed in planned[len(self.context.schedule.seeds) :]:
             context = self.context
-            if context.stop() is not None or not decided(context, f"seed {seed}", lambda: self._has_time(names, tasks)):
+            schedule = context.schedule.with_seed(seed, whole_controls=bool(context.maker.facts.folds))
+            more = context.planned(context.plans.values(), schedule)
+            if context.stop() is not None or not decided(context, f"seed {seed}", partial(self._has_time, more, names, tasks)):
                 return
             jobs = {name: context.maker.final(name, seed) for name in names}
             context.run.emit("phase", phase="more seeds", jobs=len(jobs), plans=names)
@@ -241,15 +244,15 @@ class Race:
             for name, result in found.items():
                 self.outcome.finals[name][seed] = jobs[name]
                 self.outcome.record(len(RUNGS), name, seed, result, scores.get(name))
-            self.context = context.planned(context.plans.values(), context.schedule.with_seed(seed))
+            self.context = more
 
-    def _has_time(self, names: Sequence[str], tasks: Sequence[str]) -> bool:
-        """Return whether one more training of each of these plans fits before what must follow."""
+    def _has_time(self, more: RunContext[Any], names: Sequence[str], tasks: Sequence[str]) -> bool:
+        """Return whether one more training of each of these plans fits before what must follow; ``more`` is the run with it."""
         each = [plan_seconds(self.context, self.outcome.finals[name]) for name in names]
         left, workers = seconds_left(self.context), max(1, self.context.settings.num_workers)
         if left is None or not each:
             return False
-        return MARGIN * max(sum(each) / workers, max(each)) + reserved_seconds(self.context, self.outcome, tasks) <= left
+        return MARGIN * max(sum(each) / workers, max(each)) + reserved_seconds(more, self.outcome, tasks) <= left
 
     def _judge_now(
         self, names: Sequence[str], first: Mapping[str, TrainJob], answers: Mapping[str, Result]
@@ -331,10 +334,12 @@ class Race:
         schedule, plan = self.context.schedule, self.outcome.control_plan
         if plan is None:
             return []
-        order = list(self.context.suite.task_names)
+        order, finals = list(self.context.suite.task_names), self.outcome.finals.get(plan, {})
         return [
-            (task, seed, self.context.maker.control(plan, task, order.index(task), seed))
+            # The rows of the final: attempts may have given it more, which would pass for an effect of the other tasks' labels.
+            (task, seed, replace(self.context.maker.control(plan, task, order.index(task), seed), rows=finals[seed].rows))
             for seed in schedule.seeds[: schedule.control_seeds]
+            if seed in finals
             for task in tasks
         ]
 

@@ -88,11 +88,20 @@ class Schedule:
         fields: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
         return cls(**fields)
 
-    def with_seed(self, seed: int) -> Self:
-        """Return the schedule with one more seed, which it had given up."""
-        cuts = (shortened_to(cut, len(self.seeds) + 1) if cut["what"] == "seeds" else cut for cut in self.cuts)
+    def with_seed(self, seed: int, *, whole_controls: bool = False) -> Self:
+        """Return the schedule with one more seed, which it had given up.
+
+        Args:
+            seed: The seed, or, with folds, the number of the training.
+            whole_controls: Whether a control needs all seeds, as it does with folds: then those that there are get one more, too.
+        """
+        given = {"seeds": len(self.seeds) + 1}
+        if whole_controls and self.control_seeds:
+            given["control_seeds"] = len(self.seeds) + 1
+        cuts = (shortened_to(cut, given[cut["what"]]) if cut["what"] in given else cut for cut in self.cuts)
         kept = tuple(cut for cut in cuts if cut["given"] < cut["planned"])
-        return dataclasses.replace(self, seeds=(*self.seeds, seed), cuts=kept)
+        controls = given.get("control_seeds", self.control_seeds)
+        return dataclasses.replace(self, seeds=(*self.seeds, seed), control_seeds=controls, cuts=kept)
 
     def rung_steps(self, plan: str, rung: int) -> int:
         """Return the step at which a plan stops at a rung (0 is the first)."""

@@ -38,6 +38,20 @@ def test_a_plan_that_needs_the_labels_dependence_has_no_control(
     assert all("`esmm` builds on how the labels" in warning for warning in race.outcome.warnings)
 
 
+def test_a_control_learns_from_as_many_rows_as_what_it_is_compared_with() -> None:
+    # Finals began with a part of the rows; later on there was time for four times as many.
+    plan = Plan(name="a", title="", role="joint", modalities=("table",))
+    schedule = Schedule(horizons={"a": 99}, seeds=(0, 1), control_seeds=2, final_rows=500)
+    maker = JobMaker(facts=RunFacts(cache=""), plans={"a": plan}, schedule=schedule)
+    suite: Any = SimpleNamespace(task_names=("click", "purchase"))
+    context: Any = SimpleNamespace(run=None, suite=suite, schedule=schedule, maker=maker)
+    race = Race(context)
+    race.outcome.control_plan = "a"
+    assert race._checks(["click"]) == [], "nothing to compare with"
+    race.outcome.finals["a"] = {0: maker.attempt(1, plan, 99, 0, 2000), 1: maker.final("a", 1)}
+    assert [(task, seed, job.rows) for task, seed, job in race._checks(["click"])] == [("click", 0, 2000), ("click", 1, 500)]
+
+
 @pytest.mark.parametrize(
     ("kept", "continues", "horizon"), [("rung2-a", "rung2-a", 40), ("rung1-a", "rung1-a", 40), ("", None, 0)]
 )

@@ -156,6 +156,10 @@ def test_a_seed_that_is_made_up_for_is_no_longer_missed() -> None:
     assert (more.seeds, cut["given"], cut["reason"].split(" tr")[0]) == ((0, 1), 2, "the time limit allows 2 of 4")
     whole = more.with_seed(2).with_seed(3)
     assert "seeds" not in {item["what"] for item in whole.cuts}
+    assert whole.control_seeds == found.control_seeds, "a control of fewer seeds can be compared"
+    folded = dataclasses.replace(found, seeds=(0, 1, 2), control_seeds=3)
+    assert folded.with_seed(3, whole_controls=True).control_seeds == 4
+    assert dataclasses.replace(folded, control_seeds=0).with_seed(3, whole_controls=True).control_seeds == 0
 
 
 def test_controls_that_were_never_planned_are_not_missed() -> None:
