@@ -11,6 +11,7 @@ from graftwork.core.optional import require
 from graftwork.core.records import Interval, TaskSpec
 from graftwork.interfaces.metric import Array, Floats
 from graftwork.interfaces.task_kind import task_kind
+from graftwork.tasks.thresholds import chosen_class, says_yes
 
 __all__ = ["Flips", "count_flips", "distances", "mean_of_rows", "right_rows", "same_rows"]
 
@@ -32,7 +33,8 @@ class Flips:
 def right_rows(spec: TaskSpec, target: Array, answers: Array) -> Floats | None:
     """Return for each row whether the answer is right, 1 or 0, NaN without a label; None for tasks of numbers or positions.
 
-    Of several labels a row all must be right. Yes is a probability of at least one half.
+    Of several labels a row all must be right. Decisions are those of the metrics (:mod:`graftwork.tasks.thresholds`), so that the mean is
+    the accuracy.
 
     Args:
         spec: The task.
@@ -44,9 +46,9 @@ def right_rows(spec: TaskSpec, target: Array, answers: Array) -> Floats | None:
         return None
     if len(columns) == 1 and columns[0].form == "classes":
         labels = np.asarray(columns[0].values)
-        return np.where(labels >= 0, _classes(answers) == labels, np.nan)
+        return np.where(labels >= 0, _classes(spec, answers) == labels, np.nan)
     values = np.stack([np.asarray(column.values, dtype=np.float64) for column in columns], axis=1)
-    said = answers.reshape(len(answers), -1) >= 0.5
+    said = says_yes(spec, answers.reshape(len(answers), -1))
     right = ((said == (values >= 0.5)) | np.isnan(values)).all(axis=1)
     return np.where(np.isnan(values).all(axis=1), np.nan, right)
 
@@ -64,8 +66,8 @@ def same_rows(spec: TaskSpec, target: Array, one: Array, two: Array) -> Floats |
         return None
     columns = task_kind(spec).label_columns(spec, target[:1])
     if len(columns) == 1 and columns[0].form == "classes":
-        return np.asarray(_classes(one) == _classes(two), dtype=np.float64)
-    both = [part.reshape(len(part), -1) >= 0.5 for part in (one, two)]
+        return np.asarray(_classes(spec, one) == _classes(spec, two), dtype=np.float64)
+    both = [says_yes(spec, part.reshape(len(part), -1)) for part in (one, two)]
     return np.asarray((both[0] == both[1]).all(axis=1), dtype=np.float64)
 
 
@@ -130,8 +132,8 @@ def mean_of_rows(values: Floats, groups: Array | None = None, *, exchange: float
     return Interval(value, value - margin, value + margin, level)
 
 
-def _classes(answers: Array) -> Array:
+def _classes(spec: TaskSpec, answers: Array) -> Array:
     # Of two classes the answer is the probability of the second one.
     if answers.ndim == 1 or answers.shape[1] == 1:
-        return np.asarray(answers.reshape(len(answers)) >= 0.5, dtype=np.int64)
-    return np.asarray(answers.argmax(axis=1))
+        return says_yes(spec, answers.reshape(len(answers))).astype(np.int64)
+    return chosen_class(spec, answers)

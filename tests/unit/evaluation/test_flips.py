@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from graftwork.core.records import TaskSpec
 from graftwork.evaluation.flips import count_flips, distances, mean_of_rows, right_rows, same_rows
+from graftwork.evaluation.metrics import score_task
+from graftwork.tasks.thresholds import KEY
 
 CLASSES = TaskSpec(name="level", kind="multiclass", size=3)
 YES = TaskSpec(name="flag", kind="binary", size=1)
@@ -17,13 +20,26 @@ VALUES = TaskSpec(name="amount", kind="regression", size=1, center=(0.0,), scale
 def test_right_rows_of_each_kind() -> None:
     said = np.array([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7], [0.3, 0.4, 0.3]])
     np.testing.assert_array_equal(right_rows(CLASSES, np.array([0, 1, -1]), said), [1, 0, np.nan])
-    np.testing.assert_array_equal(right_rows(YES, np.array([1, 0, -1, 1]), np.array([0.5, 0.6, 0.9, 0.4])), [1, 0, np.nan, 0])
+    np.testing.assert_array_equal(right_rows(YES, np.array([1, 0, -1, 1]), np.array([0.6, 0.6, 0.9, 0.4])), [1, 0, np.nan, 0])
     tags = np.array([[1.0, 0.0], [1.0, 1.0], [np.nan, 1.0], [np.nan, np.nan]])
     np.testing.assert_array_equal(
         right_rows(LABELS, tags, np.array([[0.9, 0.1], [0.9, 0.1], [0.0, 0.8], [0.5, 0.5]])), [1, 0, 1, np.nan]
     )
     assert right_rows(VALUES, np.zeros((2, 1)), np.zeros((2, 1))) is None
     assert same_rows(VALUES, np.zeros((2, 1)), np.zeros((2, 1)), np.zeros((2, 1))) is None
+
+
+@pytest.mark.parametrize(
+    "spec", [YES, replace(YES, details={KEY: [0.3]}), CLASSES, replace(CLASSES, details={KEY: [0.6, 0.3, 0.1]})]
+)
+def test_the_share_of_right_rows_is_the_accuracy(spec: TaskSpec) -> None:
+    # Trees and neighbours say exactly one half, which is no yes to the metrics.
+    draw = np.random.default_rng(0)
+    truth = draw.integers(-1, max(spec.size, 2), size=200)
+    answers = draw.integers(0, 11, size=200) / 10 if spec.size == 1 else draw.dirichlet(np.ones(3), size=200)
+    right = right_rows(spec, truth, answers)
+    assert right is not None
+    assert np.nanmean(right) == pytest.approx(score_task(spec, truth, answers, ["accuracy"])["accuracy"])
 
 
 def test_same_rows_and_distances() -> None:
