@@ -85,6 +85,22 @@ def test_models_that_are_handed_over_see_all_rows_between_them(parts: int) -> No
         assert 0.05 <= len(divided[0]["val"]) / 80 <= 0.15
 
 
+@pytest.mark.parametrize("group_size", [0, 3])
+def test_rows_without_labels_are_learned_from_in_every_division(group_size: int) -> None:
+    # Groups 0 to 9 have no label at all; of group 10, the last row has one and stays with the others.
+    suite = suite_of(120, group_size=group_size, unlabelled=32 if group_size else 30)
+    free = set(range(30))
+    divided = [fold_suite(suite, 5, number).splits for number in range(5)]
+    divided += [whole_suite(suite, parts, part).splits for parts in (1, 5) for part in range(parts)]
+    for splits in divided:
+        assert free <= set(splits["train"].tolist())
+        assert sorted(np.concatenate([splits[name] for name in ("train", "val", "test")])) == list(range(120))
+        if suite.groups is not None:
+            sides = [set(suite.groups[splits[name]].tolist()) for name in ("train", "val", "test")]
+            assert not sides[0] & sides[1]
+            assert not sides[0] & sides[2]
+
+
 @pytest.mark.parametrize("parts", [1, 4])
 def test_what_stops_on_nothing_learns_from_the_rows_that_are_left_out_too(parts: int) -> None:
     suite = suite_of(80)
