@@ -46,6 +46,21 @@ def test_probabilities_are_judged_by_the_brier_score_and_missing_labels_do_not_c
     assert error_gram(task, unknown, [prediction])[0, 0] == pytest.approx(per_row[20:].sum() / 50)
 
 
+@pytest.mark.parametrize("task", [NUMBER, MANY])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+@pytest.mark.parametrize("rows", [1, 50])
+def test_an_answer_that_is_no_number_is_not_taken_for_a_right_one(task: TaskSpec, wrong: float, rows: int) -> None:
+    draw = np.random.default_rng(0)
+    target = draw.normal(size=(50, 1)) if task is NUMBER else draw.integers(0, 3, size=50)
+    fine = target + draw.normal(size=(50, 1)) if task is NUMBER else draw.dirichlet(np.ones(3), size=50)
+    diverged = fine.copy()
+    diverged[:rows] = wrong
+    np.testing.assert_array_equal(greedy_weights(error_gram(task, target, [diverged, fine])), [0.0, 1.0])
+    # Where nobody knows the truth, it does not matter either.
+    target[:rows] = np.nan if task is NUMBER else -1
+    assert error_gram(task, target, [diverged, fine]).max() < 1e3
+
+
 def test_a_row_is_answered_with_weights_that_its_label_took_no_part_in() -> None:
     """Plans of pure noise: weights that had seen a row's label would look better than chance on it."""
     draw = np.random.default_rng(1)

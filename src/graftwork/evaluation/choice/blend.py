@@ -24,6 +24,8 @@ ROUNDS = 40
 """Picks; a plan's weight is the share of them that it got."""
 MOST_MEMBERS = 5
 """Plans that an average has at most: each costs time and space where it is used."""
+_WORST = 1e6
+"""Error of an answer that is no number, or infinite."""
 PARTS = 5
 """Parts of the rows; those of one part are predicted with weights from the others."""
 
@@ -57,10 +59,12 @@ def _errors(task: TaskSpec, target: Array, predictions: Sequence[Array]) -> Floa
         else:
             hits = values[:, None]
         wanted += list(np.where(known[:, None], hits, np.nan).T)
-    errors = found - np.stack(wanted, axis=1)
+    truth: Floats = np.stack(wanted, axis=1)
+    errors = found - truth
     if task.scale:
         errors /= np.asarray(task.scale, dtype=np.float64).reshape(-1)
-    return np.nan_to_num(errors, nan=0.0, posinf=1e6, neginf=-1e6)
+    # An answer that is no number is as far off as can be: it must not pass for a right one.
+    return np.where(np.isnan(truth), 0.0, np.nan_to_num(errors, nan=_WORST, posinf=_WORST, neginf=-_WORST))
 
 
 def error_gram(task: TaskSpec, target: Array, predictions: Sequence[Array]) -> Floats:
