@@ -114,7 +114,7 @@ def tasks_table(view: ResultView) -> Table | None:
         return f"{len(classes)}: {shown}"
 
     return Table(
-        caption="Tasks and their types; --task-kinds overrides a wrong type",
+        caption="Tasks and their types; --task-kind overrides a wrong type",
         headers=["Task", Cell("Type", numeric=False), Cell("Predicts", numeric=False), Cell("Columns", numeric=False)],
         rows=[
             [
