@@ -76,4 +76,5 @@ def _wilson(share: Floats, rows: Floats) -> tuple[Floats, Floats]:
     """Return the 95 % interval of shares; unlike the normal one it stays within [0, 1]."""
     center = (share + _Z**2 / (2 * rows)) / (1 + _Z**2 / rows)
     half = _Z / (1 + _Z**2 / rows) * np.sqrt(share * (1 - share) / rows + _Z**2 / (4 * rows**2))
-    return np.maximum(center - half, 0.0), np.minimum(center + half, 1.0)
+    # Exactly none or all at the ends: rounding leaves a trace of more.
+    return np.where(share == 0, 0.0, np.maximum(center - half, 0.0)), np.where(share == 1, 1.0, np.minimum(center + half, 1.0))

@@ -30,6 +30,8 @@ NUM_RESAMPLES = 200
 _BLOCK_ROWS = 4096
 _BLOCK_BYTES = 64 * 2**20
 """Rows and bytes of inputs that are predicted at a time."""
+_ROUNDING = 1e-9
+"""Share of the score below which a loss is rounding."""
 _FIRST_BLOCKS = 16
 _PARTS = 4
 
@@ -164,8 +166,8 @@ def task_importance(
         if np.isfinite(values[name]) and not is_late():
             after = resample([resampler.adapt(one) for one in evaluators[name]], resampler).mean(axis=0)
             interval = percentile_interval(values[name], sign * (before - after))
-            low, high = _number(interval.low), _number(interval.high)
-        rows.append({"column": name, "value": _number(values[name]), "low": low, "high": high})
+            low, high = _number(interval.low, score), _number(interval.high, score)
+        rows.append({"column": name, "value": _number(values[name], score), "low": low, "high": high})
     return {"metric": metric.name, "score": rounded(score), "columns": rows}
 
 
@@ -173,8 +175,11 @@ def _known(value: float) -> float:
     return value if np.isfinite(value) else -np.inf
 
 
-def _number(value: float) -> float | None:
-    return rounded(value) if np.isfinite(value) else None
+def _number(value: float, score: float) -> float | None:
+    if not np.isfinite(value):
+        return None
+    # What adding up in another order leaves is no loss: an interval that ends there must not look clear of zero.
+    return rounded(value) if abs(value) > _ROUNDING * abs(score) else 0.0
 
 
 def harm_of(
