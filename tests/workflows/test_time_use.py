@@ -13,9 +13,10 @@ from graftwork.core.errors import ConfigError
 from graftwork.core.records import Plan
 from graftwork.data.store import save_suite
 from graftwork.data.suite import Suite
-from graftwork.workflows.fit import FitRun, RunStopped, fit
+from graftwork.workflows.fit import FitRun, RunStopped, fit, replanning, session
 from graftwork.workflows.fit.attempts import Attempts
 from graftwork.workflows.fit.race import Race
+from graftwork.workflows.fit.replanning import make_schedule
 from graftwork.workflows.fit.session import FitSession
 from graftwork.workflows.runs import growing_fits, horizons
 from graftwork.workflows.runs.control import JobControl
@@ -24,6 +25,7 @@ from graftwork.workflows.runs.job import RunFacts
 from graftwork.workflows.runs.jobs.estimate import EstimateJob
 from graftwork.workflows.runs.presets import PRESETS
 from graftwork.workflows.runs.run_folder import RunFolder
+from graftwork.workflows.runs.schedule import Schedule
 
 from .conftest import linear_plan, linear_suite  # type: ignore[import-not-found]
 
@@ -202,6 +204,26 @@ def test_a_stopped_race_goes_on_with_what_was_decided(tmp_path: Path, monkeypatc
     after = json.loads((tmp_path / "run" / "run.json").read_text())["decisions"]
     assert {key: after[key] for key in before} == before
     assert run.result["attempts"][0]["number"] == 1
+
+
+@pytest.mark.usefixtures("two_tries")
+def test_what_was_done_in_time_counts_however_late_a_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill after the end of the time, in the verdict or the export: all trainings are there, and the clock says that it is late."""
+
+    def short(*args: Any) -> Schedule:
+        return dataclasses.replace(make_schedule(*args), seeds=(0,), control_seeds=1)
+
+    for module in (session, replanning):
+        monkeypatch.setattr(module, "make_schedule", short)
+    first = race(tmp_path / "run", *improving(), time_limit=200).result
+    assert len(first["plans"]["fast"]["per_seed"]) == 2, "there was time for the seed that had been given up"
+    assert any(item["taken"] for item in first["attempts"])
+    assert first["model"]["rows"] == "all"
+    (tmp_path / "run" / "report.html").unlink()
+    (tmp_path / "run" / "clock.json").write_text('{"seconds": 230.0}')
+    again = fit(out=tmp_path / "run", resume=True).result
+    for name in ("attempts", "plans", "race", "controls", "model", "verdict", "not_tested"):
+        assert again[name] == first[name], name
 
 
 def quick(delay: float = 0.0) -> Plan:

@@ -21,7 +21,7 @@ from graftwork.workflows.fit.replanning import known_costs
 from graftwork.workflows.fit.warm_start import warm_start_of
 from graftwork.workflows.portfolio import variants_of
 from graftwork.workflows.runs.context import RunContext
-from graftwork.workflows.runs.decisions import decided, seconds_left
+from graftwork.workflows.runs.decisions import decided, is_decided, seconds_left
 from graftwork.workflows.runs.horizons import own_horizon
 from graftwork.workflows.runs.jobs.train import TrainJob
 
@@ -87,7 +87,9 @@ class Attempts:
         """Try until the time is used, everything was tried, or somebody stops it."""
         tried: set[str] = set()
         for number in range(1, (self.context.settings.preset_values.tries or LONGER_TRIES) + 1):
-            if self.context.stop() is not None or seconds_left(self.context) is None:
+            if seconds_left(self.context) is None:
+                return
+            if self.context.stop() is not None and not is_decided(self.context, _name_of(number)):
                 return
             found = self._decided(number, tried)
             if found is None:
@@ -107,7 +109,7 @@ class Attempts:
             numbers = {"horizons": dict(chosen.horizons), "rows": dict(chosen.rows), "longer": chosen.longer}
             return {"key": chosen.key, "plans": plans, **numbers}
 
-        value = decided(self.context, f"attempt {number}", decide)
+        value = decided(self.context, _name_of(number), decide)
         if not value:
             return None
         plans = {name: Plan.from_json(plan) for name, plan in value["plans"].items()}
@@ -282,6 +284,11 @@ class Attempts:
             if change is not None:
                 changes.append(change)
         return mean(changes) if changes else None
+
+
+def _name_of(number: int) -> str:
+    """Return the name of the decision what an attempt tries."""
+    return f"attempt {number}"
 
 
 def _with_horizon(plan: Plan, steps: int) -> Plan:

@@ -19,6 +19,7 @@ from graftwork.workflows.fit.large_suites import for_many_rows, least_steps, see
 from graftwork.workflows.fit.ranking import mean_change
 from graftwork.workflows.fit.whole_models import TENTHS, models_of, seconds_for_all_rows, whole_models
 from graftwork.workflows.runs.context import RunContext
+from graftwork.workflows.runs.decisions import decided
 from graftwork.workflows.runs.job import Job
 from graftwork.workflows.runs.jobs.train import TrainJob
 from graftwork.workflows.runs.settings import FitSettings
@@ -99,7 +100,11 @@ def handover(
         asked, more = list(weights), {}
         if see_a_part(weights, finals):
             chosen = {plan: finals[plan] for plan in weights}
-            asked = list(time_for_all_rows(context, chosen, seconds_for_all_rows(context)))
+
+            def in_time() -> list[str]:
+                return list(time_for_all_rows(context, chosen, seconds_for_all_rows(context)))
+
+            asked = [plan for plan in decided(context, "plans on all rows", in_time) if plan in weights]
             more = for_many_rows(context, weights, finals, seconds_for_all_rows(context))
         jobs = {
             (plan, part): context.maker.whole(

@@ -8,7 +8,7 @@ from typing import Any
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.run_folder import clean_json
 
-__all__ = ["DEADLINE_SHARE", "VERDICT", "deadline", "decided", "seconds_left"]
+__all__ = ["DEADLINE_SHARE", "VERDICT", "deadline", "decided", "is_decided", "seconds_left"]
 
 DEADLINE_SHARE = 0.96
 """Share of the time limit at which trainings are cut; the rest is for what comes after the last one."""
@@ -46,6 +46,12 @@ def decided(context: RunContext[Any], name: str, decide: Callable[[], Any]) -> A
     if name not in stored:
         context.run.save(decisions={**stored, name: clean_json(decide())})
     return context.run.state["decisions"][name]
+
+
+def is_decided(context: RunContext[Any], name: str) -> bool:
+    """Return whether something was decided under a name: a resumed run then follows it, however late it is by now. What was begun
+    before the end of the time is there, and is a part of the result."""
+    return name in context.run.state.get("decisions", {})
 
 
 def seconds_left(context: RunContext[Any], share: float = DEADLINE_SHARE) -> float | None:

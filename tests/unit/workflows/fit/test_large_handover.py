@@ -47,13 +47,17 @@ def context_of(
         "trees": {"sees_all_rows": True, "seconds_per_step": 0.01},
         "net": {"sees_all_rows": False, "seconds_per_step": 0.01},
     }
+    state: dict[str, Any] = {"estimates": estimates}
+    run = SimpleNamespace(
+        result=results.get, state=state, emit=lambda *_, **__: None, save=lambda **changes: state.update(changes)
+    )
     context: Any = SimpleNamespace(
         plans=PLANS,
         schedule=schedule,
         maker=JobMaker(plans=PLANS, facts=RunFacts(cache="cache", race_rows=30_000), schedule=schedule),
         settings=SimpleNamespace(refit=True, single=False, num_workers=2, time_limit=None if left is None else 100.0),
         suite=SimpleNamespace(splits={"train": range(200_000), "val": range(20_000), "test": range(20_000)}, kinds=("table",)),
-        run=SimpleNamespace(result=results.get, state={"estimates": estimates}, emit=lambda *_, **__: None),
+        run=run,
         run_jobs=run_jobs,
     )
     for one in (module, whole_models):
@@ -103,6 +107,22 @@ def test_trees_that_cannot_learn_from_all_rows_in_time_are_not_begun(monkeypatch
     assert [job.plan.name for job in asked] == ["net"]
     assert {job.id for job in found.trained} == {"final-trees-s0", "whole-net-1of1"}
     assert "`trees` could learn from all rows" in found.note
+
+
+def test_what_was_made_in_time_is_handed_over_however_late_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    context, asked = context_of(monkeypatch, {"trees": DONE, "net": DONE}, 60.0)
+    first = handover(context, "ensemble", "both", WEIGHTS, finals(context))
+    for one in (module, whole_models):
+        monkeypatch.setattr(one, "seconds_for_all_rows", lambda _: 0.0)
+    names = [job.id for job in asked]
+    again = handover(context, "ensemble", "both", WEIGHTS, finals(context))
+    assert [job.id for job in asked] == 2 * names
+    assert again.facts() == first.facts()
+    other, begun = context_of(monkeypatch, {"trees": DONE, "net": DONE}, 60.0)
+    for one in (module, whole_models):
+        monkeypatch.setattr(one, "seconds_for_all_rows", lambda _: 0.0)
+    assert handover(other, "ensemble", "both", WEIGHTS, finals(other)).parts == 0, "models of the race"
+    assert not begun, "nothing begins after the end"
 
 
 def test_a_network_that_the_limit_ended_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
