@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,22 +33,35 @@ __all__ = [
 Array = NDArray[Any]
 
 
+_Written = tuple[int, int, int] | None
+"""Which writing of a suite lies in a folder: a run may have been removed, and another one begun in its place."""
+
+
 # A process serves many jobs; dividing and loading would dominate short ones.
 @functools.lru_cache(maxsize=16)
-def _stored_suite(folder: Path, seed: int, folds: int, parts: int, rows: int, keep_all: bool = False) -> Suite:
+def _stored_suite(folder: Path, written: _Written, seed: int, folds: int, parts: int, rows: int, keep_all: bool = False) -> Suite:
     from graftwork.data.folds import fold_suite, whole_suite
     from graftwork.data.samples import sampled_suite
     from graftwork.data.splits import resplit
     from graftwork.data.store import load_suite
 
     if rows:
-        return sampled_suite(_stored_suite(folder, seed, folds, parts, 0, keep_all), rows, seed)
+        return sampled_suite(_stored_suite(folder, written, seed, folds, parts, 0, keep_all), rows, seed)
     if not (seed or folds or parts):
         return load_suite(folder)
-    suite = _stored_suite(folder, 0, 0, 0, 0)
+    suite = _stored_suite(folder, written, 0, 0, 0, 0)
     if parts:
         return whole_suite(suite, parts, seed, keep_all=keep_all)
     return fold_suite(suite, folds, seed) if folds else resplit(suite, seed)
+
+
+def _written(folder: Path) -> _Written:
+    try:
+        # Written last, so that it is another file of another suite.
+        found = os.stat(folder / "suite.json")
+    except OSError:  # whoever loads it says what is wrong
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def run_suite(folder: Path, seed: int, *, folds: int = 0, parts: int = 0, rows: int = 0, keep_all: bool = False) -> Suite:
@@ -62,7 +76,7 @@ def run_suite(folder: Path, seed: int, *, folds: int = 0, parts: int = 0, rows: 
         rows: Most training rows (see :func:`graftwork.data.samples.sampled_suite`); 0 is all.
         keep_all: Of ``parts``: whether what one leaves out is learned from, too.
     """
-    return _stored_suite(folder, seed, 0 if parts else folds, parts, rows, keep_all and parts > 0)
+    return _stored_suite(folder, _written(folder), seed, 0 if parts else folds, parts, rows, keep_all and parts > 0)
 
 
 def control_suite(suite: Suite, keep: str, root_seed: int, seed: int) -> Suite:
