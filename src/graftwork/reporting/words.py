@@ -50,7 +50,7 @@ _STRENGTHS = {
     "open": ("Open", "The data do not show which plan is better; the choice is the best guess from validation rows."),
 }
 """Badge and explanation of each strength of a verdict."""
-_ALONE = ("Open", "One plan finished; nothing was compared.")
+_ALONE = ("Open", "One plan was judged; nothing was compared.")
 
 _COSTS = {
     "parameters_total": "parameters",

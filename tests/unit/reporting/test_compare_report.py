@@ -140,6 +140,10 @@ def test_gradient_figures(result: dict[str, Any]) -> None:
     assert cell.note == "conflict in 50\u00a0% of steps"
     assert "Most conflicts: block, in 10\u00a0%" in figure.summary
     assert over_time.layout["xaxis"]["ticktext"] == ["1–2", "3–4"]
+    moment = over_time.table.rows[0][1]
+    assert isinstance(moment, Cell)
+    assert (moment.text, moment.mark) == ("+0.20", None), "without an interval nothing is claimed"
+    assert [note["text"] for note in over_time.layout["annotations"]] == ["+0.20"] * 2
     json.dumps(figure.data, allow_nan=False)
     result["gradients"] = gradients(["stem"], pairs=40)
     many = gradient_figure(CompareView(result))

@@ -17,7 +17,7 @@ from graftwork.data.reading.group_names import is_group_name, is_id_name
 from graftwork.data.reading.infer import InferredTask
 from graftwork.data.reading.leak_notes import CopyFinder, leak_notes
 from graftwork.data.reading.notes import fold, fold_by_example
-from graftwork.data.reading.odd_cells import odd_cell_notes
+from graftwork.data.reading.odd_cells import mixed_cell_notes, odd_cell_notes
 from graftwork.data.reading.phrases import holds_phrases, only_names_rows, shared_words
 from graftwork.data.reading.table import Table, as_table
 from graftwork.data.suite import labelled_rows
@@ -117,6 +117,7 @@ def check_features(
     notes += fold(
         [note for name in kept for note in table[name].notes()], "Notes on columns whose cells are read in a way of their own"
     )
+    notes += mixed_cell_notes(table, [name for name in candidates if name in kept or name in dropped["identifier"]])
     notes += _word_notes(table, kept)
     infinite = [name for name in kept if table[name].kind == "numeric" and np.isinf(table[name].numbers().values).any()]
     if infinite:

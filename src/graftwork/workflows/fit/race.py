@@ -161,11 +161,12 @@ class Race:
             return
         steps = (self.context.run.result(job.id) or {}).get("steps", 0)
         rows = min(job.rows, len(self.context.suite.splits["train"]))
+        made = "fitted" if job.plan.fitted_at_once else f"{steps} {'step' if steps == 1 else 'steps'}"
         self.outcome.finals, self.outcome.first_model = {job.plan.name: {0: job}}, True
         self.outcome.warnings.append(
-            f"No plan of the race was finished within the time limit, so the model is the first one that was made: `{job.plan.name}`, "
-            f"{steps} {'step' if steps == 1 else 'steps'} on {rows:,} rows. Nothing was compared. Go on with: graftwork fit --resume {self.context.run.path} "
-            "--time-limit 10m"
+            "No plan of the race was finished within the time limit, so the model is the best of the quick ones that were made before it, "
+            f"by their validation scores: `{job.plan.name}`, {made} on {rows:,} rows. Nothing was "
+            f"compared on test rows. Go on with: graftwork fit --resume {self.context.run.path} --time-limit 10m"
         )
 
     def _finals(
@@ -216,7 +217,7 @@ class Race:
         missing += self._collect_controls(checks)
         if self._is_stopped():
             self.outcome.finals = {}
-        elif missing:
+        elif missing and self.outcome.finals:
             self.outcome.warnings.append(
                 f"The time limit came before the end: {missing} of {len(queue) + len(checks)} trainings of the finals were cut or left "
                 "out. The verdict rests on what was finished; give more time with --time-limit."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -119,7 +120,8 @@ class Progress:
         if self.phase == "controls":
             return [f"controls and affinities: {', '.join(event['plans'])}"]
         if self.phase.startswith("rung"):
-            return [f"{self.phase}: {len(event['plans'])} plans race: {', '.join(event['plans'])}"]
+            number = len(event["plans"])
+            return [f"{self.phase}: {_count(number, 'plan')} race{'s' if number == 1 else ''}: {', '.join(event['plans'])}"]
         if self.phase in ("trainings", "grouping"):
             what = "training" if self.phase == "trainings" else "measuring which tasks to group for"
             return [f"{what}: {', '.join(event['plans'])}"]
@@ -162,9 +164,15 @@ class Progress:
         ]
 
     def _on_replan(self, event: Mapping[str, Any]) -> list[str]:
-        self.expected_seconds, self.raced_since = float(event["seconds"]), time.monotonic()
+        needed, left = float(event["seconds"]), float(event.get("left", math.inf))
+        self.expected_seconds, self.raced_since = min(needed, left), time.monotonic()
         self._busy_seconds = 0.0
-        return [f"  planned again with measured times: about {_seconds(self.expected_seconds)} to go"]
+        if needed > left:
+            return [
+                f"  planned again with measured times: about {_seconds(needed)} to go, but {_seconds(left)} are left: what is not done by "
+                "then is cut"
+            ]
+        return [f"  planned again with measured times: about {_seconds(needed)} to go"]
 
     def _on_budget(self, event: Mapping[str, Any]) -> list[str]:
         self.raced_since, self._workers = time.monotonic(), max(1, int(event.get("workers", 1)))
