@@ -303,7 +303,7 @@ class Race:
         if len(changes) > most:
             self.outcome.warnings.append(
                 f"The control with shuffled companions was made for {most} of {len(changes)} tasks, those with the largest gains "
-                "and losses."
+                "and losses on validation rows."
             )
         return control_tasks(changes, most)
 

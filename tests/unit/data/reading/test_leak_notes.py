@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -72,6 +75,30 @@ def test_a_rounded_copy_among_the_columns() -> None:
     assert relations(frame[["shown", "net", "noise"]], "net") == ["'net' ('shown' with rounded numbers)"]
     frame["cut"] = np.floor(frame["net"])
     assert relations(frame[["cut", "net", "noise"]], "net") == ["'net' ('cut' with rounded numbers)"]
+
+
+@pytest.mark.parametrize(
+    ("unit", "make"),
+    [
+        ("days", lambda hours: np.floor(hours / 24) + 1),
+        ("days", lambda hours: (hours / 24).round(2)),
+        ("hours", lambda hours: hours),
+        ("weeks", lambda hours: -(hours / 168).round(3)),
+        ("years", lambda hours: np.floor(hours / 24 / 365.2425)),
+    ],
+)
+def test_a_target_that_is_the_time_between_two_dates(unit: str, make: Callable[[Any], Any]) -> None:
+    rng = np.random.default_rng(0)
+    hours = rng.integers(1, 40 * 8766 if unit == "years" else 600, N)
+    begin = pd.Timestamp("1999-03-01") + pd.to_timedelta(24 * rng.integers(0, 300, N), unit="h")
+    frame = pd.DataFrame({"begin": begin, "end": begin + pd.to_timedelta(hours, unit="h"), "noise": rng.normal(size=N)})
+    frame["y"] = make(hours)
+    order = "'end' to 'begin'" if frame["y"].iloc[0] < 0 else "'begin' to 'end'"
+    assert relations(frame, "y") == [f"'y' (the {unit} from {order})"]
+    written = frame.assign(begin=frame["begin"].dt.strftime("%d.%m.%Y"), end=frame["end"].dt.strftime("%Y-%m-%d %H:%M"))
+    assert relations(written, "y") == [f"'y' (the {unit} from {order})"]
+    frame["y"] = rng.permutation(frame["y"])
+    assert relations(frame, "y") == []
 
 
 def test_columns_that_follow_from_targets() -> None:
