@@ -113,7 +113,9 @@ def interval(value: Mapping[str, Any] | None, digits: int = 3) -> str:
     # A wide interval needs no more decimals than its own width can bear.
     size = max(abs(center), 0.3 * (high - low))
     if size != 0 and (size < 1e-4 or size >= 1e9):
-        return f"{number(center, digits)} [{number(low, digits)}, {number(high, digits)}]"
+        # All three in exponents: "672,502,421, 2.12e+09" would read as four numbers.
+        texts = (_signed(f"{part:.{digits - 1}e}") if part else "0" for part in (center, low, high))
+        return "{} [{}, {}]".format(*texts)
     decimals = digits if size == 0 else min(6, max(0, digits - 1 - math.floor(math.log10(size))))
     ends = f"{low:,.{decimals}f}", f"{high:,.{decimals}f}"
     # A comma between numbers with commas in them would be read as one of theirs.

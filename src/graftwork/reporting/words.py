@@ -44,13 +44,13 @@ _CONTROLS = {
 }
 
 _STRENGTHS = {
-    "asserts": ("Clear result", "The intervals support this choice."),
+    "asserts": ("Clear result", "The intervals bear out this comparison; they say nothing of plans that it does not name."),
     "tentative": ("Tentative", "The data point this way but do not settle it: more rows or more seeds would."),
     "no difference": ("No difference", "The intervals show that the difference is too small to matter."),
     "open": ("Open", "The data do not show which plan is better; the choice is the best guess from validation rows."),
 }
 """Badge and explanation of each strength of a verdict."""
-_ALONE = ("Open", "One plan finished; nothing was compared.")
+_ALONE = ("Open", "One plan was judged; nothing was compared.")
 
 _COSTS = {
     "parameters_total": "parameters",

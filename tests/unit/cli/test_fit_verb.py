@@ -225,9 +225,19 @@ def test_progress_says_what_is_planned_anew_and_what_is_tried() -> None:
         "  planned again with measured times: about 30 s to go"
     ]
     assert 20 < (progress.remaining_seconds() or 0) <= 30
+    assert progress.handle({"event": "replan", "rung": 0, "seconds": 300.0, "left": 20.0}) == [
+        "  planned again with measured times: about 5 min 00 s to go, but 20 s are left: what is not done by then is cut"
+    ]
+    assert (progress.remaining_seconds() or 0) <= 20
+    assert progress.handle({"event": "phase", "phase": "rung 2", "jobs": 1, "plans": ["a"]}) == ["rung 2: 1 plan races: a"]
+    assert progress.handle({"event": "phase", "phase": "estimate", "jobs": 0, "plans": []}) == []
     attempt = {"event": "phase", "phase": "attempt 1", "jobs": 2, "plans": ["a"], "what": "a: learning_rate 0.001"}
     assert progress.handle(attempt) == ["attempt 1, since there is time left: a: learning_rate 0.001"]
-    assert progress.handle({"event": "phase", "phase": "controls", "jobs": 1, "plans": ["a"]}) == ["controls and affinities: a"]
+    assert progress.handle({"event": "phase", "phase": "controls", "jobs": 4, "plans": ["a"]}) == ["controls and affinities: a"]
+    assert progress.handle({"event": "phase", "phase": "controls", "jobs": 1, "plans": ["a"]}) == ["affinities: a"]
+    finals = {"event": "phase", "phase": "finals", "jobs": 2, "plans": ["a", "b"], "control_plan": "b"}
+    assert progress.handle({**finals, "control_tasks": ["y"]}) == ["finals: a, b; control with shuffled companions: b"]
+    assert progress.handle({**finals, "control_tasks": []}) == ["finals: a, b"], "there is no time for one"
 
 
 def test_plain_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

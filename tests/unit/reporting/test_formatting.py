@@ -53,6 +53,8 @@ def test_intervals() -> None:
     assert interval({"value": 0.8, "low": 0.75, "high": 0.84}) == "0.800 [0.750, 0.840]"
     assert interval({"value": 152.31, "low": 9.0, "high": 160.0}) == "152 [9, 160]"
     assert interval({"value": 0.8, "low": None, "high": None}) == "0.800"
+    assert interval({"value": 1.357e9, "low": 672502421.0, "high": 2.12e9}) == "1.36e+09 [6.73e+08, 2.12e+09]"
+    assert interval({"value": 9.1e-5, "low": 0.0, "high": 1.2e-4}) == "9.10e−05 [0, 1.20e−04]"
     assert interval({"value": None}) == interval(None) == MISSING
     assert percent_interval({"value": -1.0, "low": -2.0, "high": 0.01}) == "−1.0\xa0% [−2.0, 0.0]"
     assert interval({"value": 0.0, "low": 0.0, "high": 0.0}) == "0.000 [0.000, 0.000]"

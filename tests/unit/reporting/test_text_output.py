@@ -97,7 +97,11 @@ def test_of_many_tasks_a_sentence_and_the_extremes_are_shown(build_result) -> No
 def test_one_plan_alone_is_not_called_the_best_guess() -> None:
     from graftwork.reporting.words import strength_words
 
-    alone = {"strength": "open", "ship": None, "sentences": ["Only `constant` finished, so there is nothing to compare it with."]}
-    assert strength_words(alone, ("", "")) == ("Open", "One plan finished; nothing was compared.")
+    alone = {
+        "strength": "open",
+        "ship": None,
+        "sentences": ["Only `constant` was judged on test rows, so there is nothing to compare it with."],
+    }
+    assert strength_words(alone, ("", "")) == ("Open", "One plan was judged; nothing was compared.")
     assert "best guess" in strength_words({**alone, "ship": {"label": "unclear"}}, ("", ""))[1]
     assert strength_words({}, ("No verdict", "why")) == ("No verdict", "why")

@@ -264,9 +264,11 @@ def _add_table(
         return
     inputs.notes += history_notes(table, options.histories)
     if has_others:
+        number = len(report.features)
         inputs.notes.append(
-            f"Besides {'the text' if raw_suite.text else 'the pictures'}, {len(report.features)} columns are learned from: "
-            f"{short_list(report.features)}. Leave columns out with --ignore."
+            f"Besides {'the text' if raw_suite.text else 'the pictures'}, {number} "
+            f"{'column is' if number == 1 else 'columns are'} learned from: {short_list(report.features)}. Leave columns out with "
+            "--ignore."
         )
     encoder = TableEncoder.fit(
         table, report.features, rows=division.splits["train"], histories=options.histories, missing=options.missing or ()

@@ -17,9 +17,10 @@ from graftwork.data.reading.group_names import is_group_name, is_id_name
 from graftwork.data.reading.infer import InferredTask
 from graftwork.data.reading.leak_notes import CopyFinder, leak_notes
 from graftwork.data.reading.notes import fold, fold_by_example
-from graftwork.data.reading.odd_cells import odd_cell_notes
+from graftwork.data.reading.odd_cells import mixed_cell_notes, odd_cell_notes
 from graftwork.data.reading.phrases import holds_phrases, only_names_rows, shared_words
 from graftwork.data.reading.table import Table, as_table
+from graftwork.data.reading.twin_targets import twin_notes
 from graftwork.data.suite import labelled_rows
 from graftwork.interfaces.task_kind import task_kind
 
@@ -76,11 +77,15 @@ def check_features(
     table = as_table(frame)
     dropped: dict[str, list[str]] = {"constant": [], "identifier": [], "text": [], "list": [], "binary": []}
     kept: list[str] = []
+    ticks: list[str] = []
     why: dict[str, str] = {}
     copies: list[tuple[str, str]] = []
     finder = CopyFinder(table, [(task.spec.name, column) for task in tasks for column in task.spec.columns])
     for name in candidates:
         fate = "" if name in keep else _fate(table[name])
+        if fate == "tick":
+            ticks.append(name)
+            fate = ""
         copied = "" if fate else finder.copied(table[name])
         if copied:
             why[name] = f"identical to target {copied!r}"
@@ -114,9 +119,15 @@ def check_features(
         )
     if dropped["binary"]:
         notes.append(f"Dropped columns that hold bytes which are no UTF-8 text: {short_list(dropped['binary'])}.")
+    if ticks:
+        notes.append(
+            f"{'A column holds' if len(ticks) == 1 else f'{len(ticks)} columns hold'} one value or an empty cell, and "
+            f"{'is' if len(ticks) == 1 else 'are'} learned from as boxes that are ticked or not: {short_list(ticks, 3)}."
+        )
     notes += fold(
         [note for name in kept for note in table[name].notes()], "Notes on columns whose cells are read in a way of their own"
     )
+    notes += mixed_cell_notes(table, [name for name in candidates if name in kept or name in dropped["identifier"]])
     notes += _word_notes(table, kept)
     infinite = [name for name in kept if table[name].kind == "numeric" and np.isinf(table[name].numbers().values).any()]
     if infinite:
@@ -127,8 +138,8 @@ def check_features(
 
 
 def _fate(column: Column) -> str:
-    """Return why a column is dropped: ``constant``, ``identifier``, ``text``, ``list``, ``binary``, or an empty string if it is
-    kept."""
+    """Return why a column is dropped: ``constant``, ``identifier``, ``text``, ``list``, ``binary``; an empty string or, of one value
+    and empty cells, ``tick`` if it is kept."""
     kind, name = column.kind, column.name
     if kind in ("list", "binary"):
         return kind
@@ -140,7 +151,9 @@ def _fate(column: Column) -> str:
         codes, levels = column.named(column.naming)
         known, distinct = codes[codes >= 0], len(levels)
     if distinct <= 1:
-        return "constant"
+        # The empty cells of a column with one value say something, as those of a box that is ticked or not do.
+        is_tick = kind in ("numeric", "categorical") and min(len(known), len(column) - len(known)) >= _RARE_CLASS
+        return "tick" if is_tick else "constant"
     if kind == "text":
         return "" if _has_shared_words(column) else "text"
     if kind == "categorical" and only_names_rows(column) and not _has_shared_words(column):
@@ -203,7 +216,7 @@ def duplicate_note(frame: pd.DataFrame | Table) -> list[str]:
 
 
 def label_notes(tasks: Sequence[InferredTask], num_rows: int) -> list[str]:
-    """Return notes on missing labels, rows without any label, rare classes and few rows."""
+    """Return notes on missing labels, rows without any label, rare classes, few rows, and classes and targets that repeat others."""
     missing: list[tuple[str, str]] = []
     few: list[tuple[str, str]] = []
     rare: list[tuple[str, str]] = []
@@ -217,14 +230,14 @@ def label_notes(tasks: Sequence[InferredTask], num_rows: int) -> list[str]:
             sentence = f"Target {name!r}: {lost} of {num_rows} labels are missing; these rows do not count for it."
             missing.append((f"{name!r} ({lost} of {num_rows})", sentence))
         if count < _FEW_ROWS:
-            sentence = f"Few labels: target {name!r} has {count}; intervals will be wide, and the verdict tentative."
+            sentence = f"Few labels: target {name!r} has {count}; intervals will be wide, and the verdict may stay open."
             few.append((f"{name!r} has {count}", sentence))
         rare += [(repr(name), note) for note in _rare_notes(task.spec, task.target)]
     notes = fold_by_example(
         missing, "Labels are missing for {count} targets: {examples}; rows without a label do not count for its target."
     )
     notes += fold_by_example(
-        few, "Few labels for {count} targets: {examples}; intervals will be wide, and the verdict tentative."
+        few, "Few labels for {count} targets: {examples}; intervals will be wide, and the verdict may stay open."
     )
     notes += fold_by_example(rare, f"{{count}} targets have rare classes with fewer than {_RARE_CLASS} rows: {{examples}}.")
     unlabelled = num_rows - int(any_label.sum())
@@ -233,7 +246,24 @@ def label_notes(tasks: Sequence[InferredTask], num_rows: int) -> list[str]:
             f"{unlabelled} {'row has' if unlabelled == 1 else 'rows have'} no label of any target; plans that learn from unlabelled rows use them for training, "
             f"others do not."
         )
-    return notes
+    return notes + _spelling_notes(tasks) + twin_notes(tasks)
+
+
+def _spelling_notes(tasks: Sequence[InferredTask]) -> list[str]:
+    """Return which classes differ in nothing but capitals: as a rule somebody meant one class."""
+    found = []
+    for task in tasks:
+        alike: dict[str, list[str]] = {}
+        for word in task.spec.classes:
+            alike.setdefault(word.casefold(), []).append(word)
+        pairs = [" and ".join(map(repr, words)) for words in alike.values() if len(words) > 1]
+        if pairs:
+            name = repr(task.spec.name)
+            sentence = f"Target {name} has classes that differ in capitals alone: {short_list(pairs, 3)}. If one is meant, write them alike."
+            found.append((name, sentence))
+    return fold_by_example(
+        found, "{count} targets have classes that differ in capitals alone: {examples}. If one is meant, write them alike."
+    )
 
 
 def _rare_notes(spec: TaskSpec, target: NDArray[np.generic]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["is_group_name", "is_id_name", "is_kind_name", "is_person_name", "plain_name"]
+__all__ = ["is_count_name", "is_group_name", "is_id_name", "is_kind_name", "is_person_name", "plain_name"]
 
 _PEOPLE = (
     "patient|pat|subject|subj|person|people|participant|proband|individual|user|customer|client|student|pupil|child|speaker|"
@@ -24,6 +24,7 @@ _SUFFIX = r"(_?(id|no|nr|num|number|code|key|name))?$"
 _PERSON_NAME = re.compile(rf"(^|_)({_PEOPLE})s?{_SUFFIX}")
 _GROUP_NAME = re.compile(rf"(^|_)({_PEOPLE}|{_PLACES})s?{_SUFFIX}")
 _KIND_NAME = re.compile(rf"(^|_)({_KINDS})s?{_SUFFIX}")
+_COUNT_NAME = re.compile(rf"(^|_)({_PEOPLE}|{_PLACES})s$")
 _ID_NAME = re.compile(r"(^|_)(id|uuid|guid|key|index|idx|row|rownames|rowid|no|nr|number|code|unnamed_\d+)$")
 
 
@@ -41,6 +42,16 @@ def plain_name(name: str) -> str:
 def is_group_name(name: str) -> bool:
     """Return whether a name says that equal values belong together: a patient, a site, a device."""
     return _GROUP_NAME.search(plain_name(name)) is not None
+
+
+def is_count_name(name: str) -> bool:
+    """Return whether a name is the plural of a group: numbers in such a column (``visits``, ``users``) count and do not name.
+
+    Example:
+        >>> is_count_name("visits"), is_count_name("visit"), is_count_name("users_id")
+        (True, False, False)
+    """
+    return _COUNT_NAME.search(plain_name(name)) is not None
 
 
 def is_id_name(name: str) -> bool:

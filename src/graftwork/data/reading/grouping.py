@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from graftwork.data.names import short_list
 from graftwork.data.reading.column import Column
-from graftwork.data.reading.group_names import is_group_name, is_id_name, is_kind_name, is_person_name
+from graftwork.data.reading.group_names import is_count_name, is_group_name, is_id_name, is_kind_name, is_person_name
 from graftwork.data.reading.table import Table, as_table
 from graftwork.data.reading.target_cells import InferredTask
 from graftwork.data.reading.within_groups import class_share, mean_ranks, neighbour_share, number_share, some_groups
@@ -146,7 +146,7 @@ def _candidate(column: Column, labels: Sequence[LabelColumn]) -> _Candidate | No
     values = _values_of(column)
     if values is None:
         return None
-    is_named = is_group_name(column.name)
+    is_named = _names_a_group(column)
     if not is_named and is_kind_name(column.name):
         return None
     is_person = is_named and is_person_name(column.name)
@@ -258,7 +258,7 @@ def group_notes(frame: pd.DataFrame | Table, candidates: Sequence[str], group: s
         if values is None or not 2 <= values.number <= values.known // 2:
             continue
         # A column called "code" with three values is a category.
-        named = is_group_name(name) or (is_id_name(name) and values.number >= 10)
+        named = _names_a_group(table[name]) or (is_id_name(name) and values.number >= 10)
         alike = 0.0
         # With few values any two columns are alike by chance, and the name says it already.
         if not named and values.number >= 20:
@@ -287,6 +287,12 @@ def group_notes(frame: pd.DataFrame | Table, candidates: Sequence[str], group: s
         f"{short_list(map(repr, found), 3)}. Rows of one group may land on both sides of a split; --group keeps those of one "
         "column together."
     ]
+
+
+def _names_a_group(column: Column) -> bool:
+    """Return whether a column's name says that equal values belong together; numbers of ``visits`` are counts."""
+    is_count = is_count_name(column.name) and column.kind == "numeric" and not column.is_category
+    return is_group_name(column.name) and not is_count
 
 
 def _standard_numbers(table: Table, candidates: Sequence[str]) -> dict[str, Floats]:

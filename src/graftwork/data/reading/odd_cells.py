@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.data.names import short_list
 from graftwork.data.reading.column import Column
+from graftwork.data.reading.notes import fold
+from graftwork.data.reading.number_rule import NumberRule
 from graftwork.data.reading.table import Table
 
-__all__ = ["odd_cell_notes", "stand_in"]
+__all__ = ["mixed_cell_notes", "odd_cell_notes", "stand_in"]
 
 Floats = NDArray[np.float64]
 
@@ -26,6 +29,9 @@ _WORDS = frozenset(
     ["?", "??", "-", "--", "---", "...", "n/a", "#n/a", "nan", "null", "(null)", "<na>", "missing", "not available"]
 )
 _WIDE = 20.0
+_FEWEST_NUMBERS, _FEW_WORDS = 10, 5
+"""Different numbers from which on a column could be one of numbers, and most words of which each may stand for a missing cell."""
+_DASHES = repr("--")[:-1]
 
 
 def stand_in(values: Floats) -> tuple[float, int] | None:
@@ -67,33 +73,36 @@ def odd_cell_notes(table: Table, names: Sequence[str], targets: Sequence[str] = 
         names: Feature columns.
         targets: Columns of the targets.
     """
-    codes, words, gaps = [], [], []
-    code = word = ""
+    codes: dict[str, list[str]] = {}
+    words: dict[str, list[str]] = {}
+    gaps = []
     for name in dict.fromkeys([*names, *targets]):
         column = table[name]
         if column.kind == "numeric":
             found = stand_in(column.numbers().values)
             if found is not None:
-                code = code or f"{found[0]:.15g}"
-                codes.append(f"{name!r} ({found[0]:.15g} in {found[1]} rows)")
+                codes[f"{name!r} ({found[0]:.15g} in {found[1]} rows)"] = [f"{found[0]:.15g}"]
         elif column.kind == "categorical":
-            level = _word_in(column)
-            if level is not None:
-                word = word or level[0]
-                words.append(f"{name!r} ({level[0]!r} in {level[1]} rows)")
+            levels = _words_in(column)
+            if levels:
+                listed = ", ".join([f"{word!r} in {rows} {'row' if rows == 1 else 'rows'}" for word, rows in levels])
+                words[f"{name!r} ({listed})"] = [repr(word) for word, _ in levels]
         lost = _missing(column) if name not in targets else 0
         if lost:
             gaps.append((lost, name))
     notes = []
     if codes:
         notes.append(
-            f"{_columns(codes)} one far value many times: {short_list(codes, 3)}. If it stands for a missing cell, say "
-            f"--missing {code}."
+            f"{_columns(codes)} one far value many times: {short_list(list(codes), 3)}. If it stands for a missing cell, say "
+            f"{_flags(codes)}."
         )
     if words:
+        several = any(len(found) > 1 for found in words.values())
+        what, does = ("words", "they do") if several else ("a word", "it does")
+        level = "levels of their own" if several else "a level of its own"
         notes.append(
-            f"{_columns(words)} a word that may stand for a missing cell, as a level of its own: {short_list(words, 3)}. If it "
-            f"does, say --missing {word!r}."
+            f"{_columns(words)} {what} that may stand for a missing cell, as {level}: {short_list(list(words), 3)}. If {does}, say "
+            f"{_flags(words)}."
         )
     if gaps:
         ordered = [f"{name!r} {_percent(lost / len(table))}" for lost, name in sorted(gaps, key=lambda pair: -pair[0])]
@@ -102,7 +111,46 @@ def odd_cell_notes(table: Table, names: Sequence[str], targets: Sequence[str] = 
     return notes
 
 
-def _columns(found: Sequence[str]) -> str:
+def mixed_cell_notes(table: Table, names: Sequence[str]) -> list[str]:
+    """Return a line each on columns of words most cells of which are numbers: a few words kept the column from being one of numbers.
+
+    Args:
+        table: The raw table.
+        names: Columns that are, or could have been, features.
+    """
+    found = []
+    for name in names:
+        column = table[name]
+        if column.kind != "categorical" or column.is_category or column.machine_kind != "O":
+            continue
+        values, unread = NumberRule(decimal=column.decimal).read(column.levels)
+        others = [(int(column.counts[index]), column.levels[index]) for index in np.flatnonzero(unread).tolist()]
+        rows, lost = int(column.counts[np.isfinite(values)].sum()), sum(count for count, _ in others)
+        if np.isfinite(values).sum() < _FEWEST_NUMBERS or not 0 < lost < rows:
+            continue
+        words = [word for _, word in sorted(others, key=lambda item: -item[0])]
+        is_clear = len(words) <= _FEW_WORDS and not any(letter.isdigit() for word in words for letter in word)
+        advice = (
+            f"If they stand for missing cells, say {_flags({name: [repr(word) for word in words]})}"
+            if is_clear
+            else "Write those cells as numbers, or leave them empty, to have the column read as numbers"
+        )
+        shown = short_list([repr(word) for word in words], 3)
+        found.append(
+            f"Column {name!r} is read as words, although {rows} of its {rows + lost} cells are numbers: {lost} "
+            f"{'is' if lost == 1 else 'are'} not ({shown}). {advice}; --categories {shlex.quote(name)} says that it is right as it is."
+        )
+    return fold(found, "Columns of words whose cells are mostly numbers")
+
+
+def _flags(found: Mapping[str, Sequence[str]]) -> str:
+    """Return the flags for all that was found, each once."""
+    items = dict.fromkeys(item for items in found.values() for item in items)
+    # After a blank, two dashes would begin another flag.
+    return " ".join(f"--missing{'=' if item.startswith(_DASHES) else ' '}{item}" for item in items)
+
+
+def _columns(found: Collection[str]) -> str:
     return "A column holds" if len(found) == 1 else f"{len(found)} columns hold"
 
 
@@ -110,12 +158,9 @@ def _percent(share: float) -> str:
     return f"{share:.0%}" if share >= 0.01 else "less than 1%"
 
 
-def _word_in(column: Column) -> tuple[str, int] | None:
-    """Return a level that may stand for a missing cell, and its rows."""
-    for index, level in enumerate(column.levels):
-        if level.lower() in _WORDS:
-            return level, int(column.counts[index])
-    return None
+def _words_in(column: Column) -> list[tuple[str, int]]:
+    """Return the levels that may stand for missing cells, each with its rows."""
+    return [(level, int(rows)) for level, rows in zip(column.levels, column.counts) if level.lower() in _WORDS]
 
 
 def _missing(column: Column) -> int:

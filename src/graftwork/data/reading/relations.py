@@ -1,5 +1,5 @@
 """Targets that follow from input columns, and inputs that follow from several targets: rounded copies, sums, differences,
-products and rates."""
+products and rates, and the time between two dates."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from graftwork.core.plain_numbers import plain_number
 from graftwork.core.seeds import Seeds
 from graftwork.data.names import short_list
+from graftwork.data.reading.elapsed import elapsed_words
 from graftwork.data.reading.table import Table
 from graftwork.data.reading.target_cells import InferredTask
 from graftwork.interfaces.task_kind import task_kind
@@ -57,13 +58,18 @@ def relation_findings(table: Table, names: Sequence[str], tasks: Sequence[Inferr
     features = {name: table[name].numbers().values[rows] for name in names if table[name].kind == "numeric"}
     features = {name: np.where(np.isfinite(values), values, np.nan) for name, values in features.items()}
     features = {name: values for name, values in features.items() if _spread(values) > 0}
-    if not features:
-        return []
-    matrix = np.stack(list(features.values()), axis=1)
+    dates = {name: table[name].dates().values[rows] for name in names if table[name].kind == "date"}
+    matrix = np.stack(list(features.values()), axis=1) if features else np.empty((len(rows), 0))
     found: list[tuple[str, str]] = []
     for name, values in targets.items():
         known = ~np.isnan(values)
         if known.sum() < _FEWEST or _spread(values) == 0:
+            continue
+        between = elapsed_words(
+            {one: cells[known] for one, cells in dates.items()}, values[known], _step(np.round(values[known], 4))
+        )
+        if between:
+            found.append((f"{name!r} ({between})", _sentence(f"target {name!r} is {between}")))
             continue
         near = _nearest(matrix[known], values[known])
         columns = list(features)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from graftwork.core.records import Interval
-from graftwork.evaluation.choice.word import NEGATIVE, POSITIVE
+from graftwork.evaluation.choice.word import NEGATIVE, POSITIVE, is_narrow
 
 __all__ = [
     "affinity_phrases",
@@ -81,8 +81,12 @@ def row_interval(row: Row) -> str:
 
 def open_word(row: Row) -> str:
     """Return that a comparison is open, and why where its interval does not show it: one training of each says nothing of others,
-    however clear of zero the interval of its test rows is."""
-    return "open for lack of trainings or test rows" if row["evidence"] == "none" else "open"
+    however clear of zero the interval of its test rows is, and neither do a few dozen rows that two models answer alike."""
+    low, high = (row["difference"].get(key) for key in ("low", "high"))
+    lacks = row["evidence"] == "none" or (
+        row["evidence"] == "some" and low is not None and high is not None and is_narrow(low, high)
+    )
+    return "open for lack of trainings or test rows" if lacks else "open"
 
 
 def ratio_phrase(cost: float, reference: float, name: str) -> str:
@@ -167,4 +171,4 @@ def source_sentence(rows: Sequence[Row]) -> str | None:
         return f"The pretrained backbone {join_words(effects)}."
     if all(row["label"] not in (*POSITIVE, *NEGATIVE, "unclear") for row in rows):
         return "The pretrained backbone makes no difference for any task."
-    return "What the pretrained backbone does to the tasks is open: no interval is clear of zero."
+    return "What the pretrained backbone does to the tasks is open: no comparison is clear."

@@ -54,7 +54,7 @@ def ship_sentence(found: Shipped) -> tuple[str, str]:
     """Return the strength (``asserts``, ``tentative``, ``no difference``, ``open``) and the sentence."""
     chosen, row = quote(found.choice), found.row
     if row is None:
-        return "open", f"Only {chosen} finished, so there is nothing to compare it with."
+        return "open", f"Only {chosen} was judged on test rows, so there is nothing to compare it with."
     mean = ""
     if found.num_tasks > 1:
         mean = " on average over the tasks" + (", weighted as asked" if found.weighted else "")

@@ -21,6 +21,7 @@ __all__ = [
     "PROBABLE_ALPHA",
     "Evidence",
     "Word",
+    "is_narrow",
     "word_of",
     "word_of_row",
 ]
@@ -55,7 +56,7 @@ def word_of(value: float, low: float, high: float, p_value: float, evidence: Evi
         - ``better``, ``worse``: the interval excludes zero, the p-value is below 0.03, there is enough evidence.
         - ``probably better``, ``probably worse``: the interval excludes zero and the p-value is below 0.05, or
           below 0.03 with ``some`` evidence only.
-        - ``no difference``: the interval shows that the change is too small to matter.
+        - ``no difference``: the interval shows that the change is too small to matter, and there is enough evidence.
         - ``unclear``: everything else, whatever is unknown included.
 
     Example:
@@ -64,8 +65,9 @@ def word_of(value: float, low: float, high: float, p_value: float, evidence: Evi
     """
     if evidence == "none" or not np.isfinite([value, low, high]).all():
         return "unclear"
-    if max(abs(low), abs(high), abs(value)) <= NARROW and (low <= 0 <= high or abs(value) < MINIMAL_EFFECT):
-        return "no difference"
+    if is_narrow(low, high) and abs(value) <= NARROW and (low <= 0 <= high or abs(value) < MINIMAL_EFFECT):
+        # Two models often decide a few dozen rows alike: no resampling of those shows how many other rows they would not.
+        return "no difference" if evidence == "enough" else "unclear"
     # A value outside of its own interval (a skewed bootstrap) has no sign to speak of. NaN is below nothing.
     sure = (low > 0 and value > 0) or (high < 0 and value < 0)
     # Few rows make metrics skewed, and p-values with them.
@@ -75,6 +77,11 @@ def word_of(value: float, low: float, high: float, p_value: float, evidence: Evi
     if p_value < ALPHA and evidence == "enough":
         return "better" if value > 0 else "worse"
     return "probably better" if value > 0 else "probably worse"
+
+
+def is_narrow(low: float, high: float) -> bool:
+    """Return whether an interval in percent stays so near to zero that it would show no difference; NaN does not."""
+    return max(abs(low), abs(high)) <= NARROW
 
 
 def word_of_row(row: Mapping[str, Any]) -> Word:

@@ -89,18 +89,18 @@ def gradient_time_figure(view: ResultView) -> Figure | None:
     stages, periods = _short([str(stage) for stage in found.get("stages") or ()]), list(found.get("periods") or ())
     if not stages or len(periods) < 2:
         return None
-    # A mean over few samples has no interval worth the name; its own value stands for both ends.
+    # A mean over few samples has no interval worth the name, and without one nothing is claimed.
     values = [[_at(found.get("over_time"), i, j) for j in range(len(periods))] for i in range(len(stages))]
     return heatmap(
         "gradients-over-time",
-        [[(value, value, value) for value in row] for row in values],
+        [[(value, None, None) for value in row] for row in values],
         stages,
         [f"{first}–{last}" if first != last else f"{first}" for first, last in periods],
         summary="Mean cosine over all pairs of tasks, by stage and part of the short training (steps): where "
-        "and when tasks pull apart.",
+        "and when tasks pull apart. Each is a mean of few samples and has no interval: small values say nothing.",
         caption="Mean cosine over pairs by stage and steps",
         corner="Stage",
-        words=(_TOGETHER, _APART),
+        words=None,
         hover="{row}, steps {column}<br>{value}",
         titles=("stage", "steps"),
         show=signed_interval,

@@ -27,7 +27,7 @@ def heatmap(
     summary: str,
     caption: str,
     corner: str,
-    words: tuple[Mark, Mark],
+    words: tuple[Mark, Mark] | None,
     hover: str,
     titles: tuple[str, str],
     show: Callable[[Mapping[str, float | None]], str] = percent_interval,
@@ -46,7 +46,7 @@ def heatmap(
         summary: What the map shows, in one or two sentences.
         caption: Caption of the table with the same numbers.
         corner: Heading of its first column.
-        words: Marks of cells above and below zero.
+        words: Marks of cells above and below zero; None where nothing was judged: no cell then is muted, or has a word.
         hover: Text with ``{row}``, ``{column}`` and ``{value}``.
         titles: Titles of the vertical and the horizontal axis.
         show: Turns ``{"value", "low", "high"}`` into text.
@@ -54,7 +54,9 @@ def heatmap(
         least_limit: Value that gets the full colour if none is larger, so that small values look small.
         marks: The judgement of each cell, if it was judged by more than its interval; those of tone ``even`` are muted.
     """
-    if marks is None:
+    if words is None:
+        marks = [[None] * len(row) for row in cells]
+    elif marks is None:
         marks = [
             [
                 _UNCLEAR if not is_number(value) or spans_zero(low, high) else words[0] if float(value or 0.0) > 0 else words[1]
@@ -63,7 +65,10 @@ def heatmap(
             for row in cells
         ]
     clear = [
-        [is_number(value) and mark is not None and mark.tone != "even" for (value, _, _), mark in zip(row, judged)]
+        [
+            is_number(value) and (words is None or (mark is not None and mark.tone != "even"))
+            for (value, _, _), mark in zip(row, judged)
+        ]
         for row, judged in zip(cells, marks)
     ]
     known = [abs(value) for row in cells for value, _, _ in row if value is not None]
@@ -121,7 +126,7 @@ def heatmap(
         if cells[i][j][0] is None:
             return Cell(MISSING)
         note = notes[i][j] if notes is not None else ""
-        return Cell(texts[i][j], note=note, mark=marks[i][j] or _UNCLEAR)
+        return Cell(texts[i][j], note=note, mark=None if words is None else marks[i][j] or _UNCLEAR)
 
     table = Table(
         caption=caption,

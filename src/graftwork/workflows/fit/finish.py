@@ -78,7 +78,9 @@ def finish_run(context: RunContext[FitSettings], outcome: RaceOutcome) -> dict[s
     try_step(result["verdict"]["warnings"], "Other finalists could not be kept", keep)
     context.pause_point()
     # Time that is left is left for nothing that would make models better.
-    result["timing"] = timing(run) | ({} if context.settings.time_limit is None else {"converged": not gaining})
+    result["timing"] = timing(run) | (
+        {} if context.settings.time_limit is None else {"converged": not gaining and not outcome.first_model}
+    )
     result = clean_json(result)
     # Before report and card: if one of them fails, the numbers are safe.
     write_json(run.result_file, result)

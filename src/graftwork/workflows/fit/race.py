@@ -153,6 +153,16 @@ class Race:
                 self.context.run.drop_checkpoint(job.continues)
         return found
 
+    def _is_less_than_a_first_model(self) -> bool:
+        """Return whether simple baselines alone were finished, and a quick model that was made before the race is more."""
+        plans = self.context.plans
+        first = fallback_job(self.context)
+        return (
+            first is not None
+            and first.plan.group != "baseline"
+            and all(plans[name].group == "baseline" for name in self.outcome.finals)
+        )
+
     def _take_first_model(self, failed: str) -> None:
         """Hand over the model that was made before the race, since nothing else was finished."""
         job = fallback_job(self.context)
@@ -162,11 +172,12 @@ class Race:
             return
         steps = (self.context.run.result(job.id) or {}).get("steps", 0)
         rows = min(job.rows, len(self.context.suite.splits["train"]))
+        made = "fitted" if job.plan.fitted_at_once else f"{steps} {'step' if steps == 1 else 'steps'}"
         self.outcome.finals, self.outcome.first_model = {job.plan.name: {0: job}}, True
         self.outcome.warnings.append(
-            f"No plan of the race was finished within the time limit, so the model is the first one that was made: `{job.plan.name}`, "
-            f"{steps} {'step' if steps == 1 else 'steps'} on {rows:,} rows. Nothing was compared. Go on with: graftwork fit --resume {self.context.run.path} "
-            "--time-limit 10m"
+            "No plan of the race was finished within the time limit, so the model is the best of the quick ones that were made before it, "
+            f"by their validation scores: `{job.plan.name}`, {made} on {rows:,} rows. Nothing was "
+            f"compared on test rows. Go on with: graftwork fit --resume {self.context.run.path} --time-limit 10m"
         )
 
     def _finals(
@@ -203,6 +214,9 @@ class Race:
         if self._is_stopped():
             return
         missing = self._collect_finals(finals, answers)
+        if missing and self._is_less_than_a_first_model():
+            self.outcome.finals = {}
+            return
         if not missing:
             self._add_seeds(names, tasks)
             if self._is_stopped():
@@ -217,7 +231,7 @@ class Race:
         missing += self._collect_controls(checks)
         if self._is_stopped():
             self.outcome.finals = {}
-        elif missing:
+        elif missing and self.outcome.finals:
             self.outcome.warnings.append(
                 f"The time limit came before the end: {missing} of {len(queue) + len(checks)} trainings of the finals were cut or left "
                 "out. The verdict rests on what was finished; give more time with --time-limit."
@@ -308,7 +322,7 @@ class Race:
         if len(changes) > most:
             self.outcome.warnings.append(
                 f"The control with shuffled companions was made for {most} of {len(changes)} tasks, those with the largest gains "
-                "and losses."
+                "and losses on validation rows."
             )
         return control_tasks(changes, most)
 

@@ -126,14 +126,15 @@ def replanned(
         rung: The rung that is behind, 0 is the first.
         finals_next: Whether the finals follow at once, whatever rungs there would be.
     """
-    if seconds_left(context) is None or not all(name in costs for name in names):
+    left = seconds_left(context)
+    if left is None or not all(name in costs for name in names):
         return context
 
     def decide() -> dict[str, Any]:
         return _rest(context, names, costs, control_tasks, rung, finals_next).to_json()
 
     schedule = Schedule.from_json(decided(context, f"after rung {rung + 1}", decide))
-    context.run.emit("replan", rung=rung, **schedule.to_json())
+    context.run.emit("replan", rung=rung, left=round(left, 1), **schedule.to_json())
     return context.planned(context.plans.values(), schedule)
 
 

@@ -33,6 +33,11 @@ def not_tested(context: RunContext[Any], outcome: RaceOutcome) -> list[dict[str,
         found.append(
             {"what": "controls", "name": "controls with shuffled companions", "reason": "there was no time for any of them"}
         )
+    if outcome.first_model:
+        # Nothing of what the schedule gave was finished: its numbers say nothing here.
+        reason = "the race did not finish it within the time limit"
+        raced = [name for name, estimate in estimates.items() if estimate["kept"] and name not in outcome.finals]
+        return [*found, *({"what": "plan", "name": name, "reason": reason} for name in raced)]
     # How many models see all rows is decided after the verdict, with the time that is left then: `model` says it.
     return [*found, *(dict(cut) for cut in context.schedule.cuts if cut["what"] != "refits")]
 

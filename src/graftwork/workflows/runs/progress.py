@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -107,7 +108,8 @@ class Progress:
         self.phase = str(event["phase"])
         self.jobs_done, self.jobs_total = 0, int(event.get("jobs", 0))
         if self.phase == "estimate":
-            return [f"estimating {_count(len(event['plans']), 'plan')}: {', '.join(event['plans'])}"]
+            # A warm start may know what all of them cost.
+            return [f"estimating {_count(len(event['plans']), 'plan')}: {', '.join(event['plans'])}"] if event["plans"] else []
         if self.phase == "first models":
             return [f"quick models first, so that there is one in any case: {', '.join(event['plans'])}"]
         if self.phase == "costs":
@@ -117,16 +119,19 @@ class Progress:
         if self.phase.startswith("attempt"):
             return [f"{self.phase}, since there is time left: {event['what']}"]
         if self.phase == "controls":
-            return [f"controls and affinities: {', '.join(event['plans'])}"]
+            # One job is the affinity alone.
+            return [f"{'controls and ' if self.jobs_total > 1 else ''}affinities: {', '.join(event['plans'])}"]
         if self.phase.startswith("rung"):
-            return [f"{self.phase}: {len(event['plans'])} plans race: {', '.join(event['plans'])}"]
+            number = len(event["plans"])
+            return [f"{self.phase}: {_count(number, 'plan')} race{'s' if number == 1 else ''}: {', '.join(event['plans'])}"]
         if self.phase in ("trainings", "grouping"):
             what = "training" if self.phase == "trainings" else "measuring which tasks to group for"
             return [f"{what}: {', '.join(event['plans'])}"]
         if self.phase == "teachers":
             return [f"asking {_count(len(event['plans']), 'teacher')}: {', '.join(event['plans'])}"]
         if self.phase == "finals":
-            control = f"; control with shuffled companions: {event['control_plan']}" if event.get("control_plan") else ""
+            has_control = event.get("control_plan") and event.get("control_tasks")
+            control = f"; control with shuffled companions: {event['control_plan']}" if has_control else ""
             return [f"finals: {', '.join(event['plans'])}{control}"]
         return []
 
@@ -162,9 +167,15 @@ class Progress:
         ]
 
     def _on_replan(self, event: Mapping[str, Any]) -> list[str]:
-        self.expected_seconds, self.raced_since = float(event["seconds"]), time.monotonic()
+        needed, left = float(event["seconds"]), float(event.get("left", math.inf))
+        self.expected_seconds, self.raced_since = min(needed, left), time.monotonic()
         self._busy_seconds = 0.0
-        return [f"  planned again with measured times: about {_seconds(self.expected_seconds)} to go"]
+        if needed > left:
+            return [
+                f"  planned again with measured times: about {_seconds(needed)} to go, but {_seconds(left)} are left: what is not done by "
+                "then is cut"
+            ]
+        return [f"  planned again with measured times: about {_seconds(needed)} to go"]
 
     def _on_budget(self, event: Mapping[str, Any]) -> list[str]:
         self.raced_since, self._workers = time.monotonic(), max(1, int(event.get("workers", 1)))

@@ -105,6 +105,16 @@ def test_the_visit_of_a_person_is_not_taken_for_the_person() -> None:
     assert found_in(frame.rename(columns={"subject#": "a", "visit": "b"}), "motor,total") == "a"
 
 
+@pytest.mark.parametrize(("name", "is_group"), [("visits", False), ("visit", True), ("users", False), ("patient", True)])
+def test_numbers_in_a_plural_are_counts(name: str, is_group: bool) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"age": rng.normal(size=200), name: rng.poisson(3, 200), "y": rng.normal(size=200)})
+    notes = [note for note in open_suite(frame, targets="y").notes if "looks like a group" in note]
+    assert bool(notes) == is_group
+    words = frame.assign(**{name: [f"v{number}" for number in frame[name]]})
+    assert any("looks like a group by its name" in note for note in open_suite(words, targets="y").notes)
+
+
 def plain_category(rng: np.random.Generator, rows: int) -> pd.DataFrame:
     region = rng.integers(0, 30, rows)
     frame = pd.DataFrame(rng.normal(size=(rows, 4)), columns=list("abcd"))

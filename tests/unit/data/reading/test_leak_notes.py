@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +17,7 @@ from graftwork.data.reading.infer import InferredTask, infer_tasks, parse_target
 from graftwork.data.reading.leak_notes import CopyFinder, leak_notes
 from graftwork.data.reading.leaks import LEAK_SCORE, FeatureKeys, single_feature_score
 from graftwork.data.reading.notes import fold, fold_by_example
-from graftwork.data.reading.odd_cells import odd_cell_notes, stand_in
+from graftwork.data.reading.odd_cells import mixed_cell_notes, odd_cell_notes, stand_in
 from graftwork.data.reading.relations import relation_findings
 from graftwork.data.reading.screening import screened
 from graftwork.data.reading.table import as_table
@@ -72,6 +75,30 @@ def test_a_rounded_copy_among_the_columns() -> None:
     assert relations(frame[["shown", "net", "noise"]], "net") == ["'net' ('shown' with rounded numbers)"]
     frame["cut"] = np.floor(frame["net"])
     assert relations(frame[["cut", "net", "noise"]], "net") == ["'net' ('cut' with rounded numbers)"]
+
+
+@pytest.mark.parametrize(
+    ("unit", "make"),
+    [
+        ("days", lambda hours: np.floor(hours / 24) + 1),
+        ("days", lambda hours: (hours / 24).round(2)),
+        ("hours", lambda hours: hours),
+        ("weeks", lambda hours: -(hours / 168).round(3)),
+        ("years", lambda hours: np.floor(hours / 24 / 365.2425)),
+    ],
+)
+def test_a_target_that_is_the_time_between_two_dates(unit: str, make: Callable[[Any], Any]) -> None:
+    rng = np.random.default_rng(0)
+    hours = rng.integers(1, 40 * 8766 if unit == "years" else 600, N)
+    begin = pd.Timestamp("1999-03-01") + pd.to_timedelta(24 * rng.integers(0, 300, N), unit="h")
+    frame = pd.DataFrame({"begin": begin, "end": begin + pd.to_timedelta(hours, unit="h"), "noise": rng.normal(size=N)})
+    frame["y"] = make(hours)
+    order = "'end' to 'begin'" if frame["y"].iloc[0] < 0 else "'begin' to 'end'"
+    assert relations(frame, "y") == [f"'y' (the {unit} from {order})"]
+    written = frame.assign(begin=frame["begin"].dt.strftime("%d.%m.%Y"), end=frame["end"].dt.strftime("%Y-%m-%d %H:%M"))
+    assert relations(written, "y") == [f"'y' (the {unit} from {order})"]
+    frame["y"] = rng.permutation(frame["y"])
+    assert relations(frame, "y") == []
 
 
 def test_columns_that_follow_from_targets() -> None:
@@ -188,6 +215,45 @@ def test_odd_cells_are_one_line_each() -> None:
     assert notes[1].startswith("A column holds a word that may stand for a missing cell, as a level of its own: 'job' ('?' in ")
     assert notes[2].startswith("Missing cells: 6% of all, in 1 of 5 columns ('c' 2")
     assert odd_cell_notes(as_table(frame[["d"]]), ["d"]) == []
+
+
+def test_a_column_of_words_most_cells_of_which_are_numbers_is_said() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=N)
+    frame = pd.DataFrame(
+        {
+            "dose": np.where(np.arange(N) % 9 == 0, "refused", [f"{value:.3f}" for value in values]),
+            "lab value": np.where(np.arange(N) % 9 == 0, "<0.5", [f"{value:.3f}" for value in values]),
+            "job": np.array(["cook", "smith", "7"])[np.arange(N) % 3],
+            "y": values,
+        }
+    )
+    few = int((np.arange(N) % 9 == 0).sum())
+    dose, lab = mixed_cell_notes(as_table(frame), list(frame.columns))
+    assert f"'dose' is read as words, although {N - few} of its {N} cells are numbers: {few} are not ('refused')." in dose
+    assert dose.endswith("say --missing 'refused'; --categories dose says that it is right as it is.")
+    assert "('<0.5'). Write those cells as numbers" in lab
+    assert "--categories 'lab value'" in lab
+    assert mixed_cell_notes(as_table(frame, categories=["dose", "lab value"]), list(frame.columns)) == []
+    assert any(dose in note for note in open_suite(frame, targets="y").notes), "also of columns that learn nothing"
+    missing = open_suite(frame, targets="y", missing=["refused"], ignore=["lab value"])
+    assert not any("is read as words" in note for note in missing.notes)
+
+
+def test_every_code_and_word_is_named_with_its_flag() -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "a": np.where(np.arange(N) % 9 == 0, -999, rng.integers(0, 90, N)),
+            "b": np.where(np.arange(N) % 9 == 1, 9999, rng.integers(0, 90, N)),
+            "job": np.array(["cook", "smith", "--", "N/A"])[np.arange(N) % 4],
+        }
+    )
+    codes, words = odd_cell_notes(as_table(frame), list(frame.columns))
+    assert codes.endswith("If it stands for a missing cell, say --missing -999 --missing 9999.")
+    assert f"('--' in {N // 4} rows, 'N/A' in {N // 4} rows)" in words
+    assert words.startswith("A column holds words that may stand for a missing cell, as levels of their own: 'job'")
+    assert words.endswith("If they do, say --missing='--' --missing 'N/A'.")
 
 
 def test_folding() -> None:

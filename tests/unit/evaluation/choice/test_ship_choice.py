@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from verdict_checker import check_verdict
 from verdict_suites import LEDGERS, PLANS, SEPARATE, TWO, finals_of, judge, make_suite
 
 from graftwork.core.components import Component
@@ -134,6 +135,19 @@ def test_exact_equals_are_decided_by_cost() -> None:
     assert (verdict["choice"], verdict["strength"]) == ("shared", "no difference")
     assert "no difference to separate models (`separate`) was found on the test rows, 0.0 %" in verdict["sentences"][0]
     assert verdict["sentences"][0].endswith(", at a third of the parameters.")
+
+
+def test_a_few_dozen_rows_that_two_plans_answer_alike_show_no_equality() -> None:
+    quality = {"topic": 0.7, "price": 0.6}
+    suite = make_suite(TWO, rows=40)
+    one = finals_of(suite, {"shared": quality})["shared"]
+    finals = {name: [replace(run, plan_name=name) for run in one] for name in ("separate", "shared")}
+    result = build_verdict(suite, finals, controls={}, affinity=None, ledgers=LEDGERS, plans=PLANS, num_resamples=100)
+    verdict = result["verdict"]
+    assert {row["label"] for row in result["comparisons"]} == {"unclear"}
+    assert verdict["strength"] == "open"
+    assert "is open for lack of trainings or test rows, 0.0 % (95 % interval 0.0 to 0.0)" in verdict["sentences"][0]
+    check_verdict(result)
 
 
 def test_test_rows_never_select() -> None:

@@ -240,7 +240,7 @@ def test_a_plan_without_a_task_or_score_is_judged_on_the_rest() -> None:
 def test_only_one_plan() -> None:
     verdict = judge(make_suite(TWO), {"separate": {"topic": 0.6, "price": 0.7}})["verdict"]
     assert verdict["sentences"] == [
-        "Only `separate` finished, so there is nothing to compare it with.",
+        "Only `separate` was judged on test rows, so there is nothing to compare it with.",
         "Whether the tasks help each other was not tested: no plan that learns them together finished.",
     ]
     assert verdict["source_sentence"] is None

@@ -56,6 +56,13 @@ def check_cost(sentence: str, phrase: str, cost: float | None, other: float | No
         need(abs(said / ratio - 1) < 0.06, sentence, f"the ratio is {ratio:.3g}")
 
 
+def lacks(row: Mapping[str, Any]) -> bool:
+    """Whether a comparison is open for another reason than a wide interval."""
+    ends = [row["difference"][key] for key in ("low", "high")]
+    narrow = None not in ends and all(abs(end) <= 2.0 for end in ends)
+    return bool(row["evidence"] == "none" or (row["evidence"] == "some" and narrow))
+
+
 def ship(result: Result, sentence: str, found: re.Match[str]) -> None:
     verdict, row = result["verdict"], result["verdict"]["ship"]
     groups = found.groupdict()
@@ -85,7 +92,7 @@ def ship(result: Result, sentence: str, found: re.Match[str]) -> None:
         need(max(abs(ends["low"]), abs(ends["high"])) <= 2.0, sentence, f"no difference with {ends}")
     else:
         need(row["label"] == "unclear", sentence, f"open, and {row['label']!r} elsewhere")
-        need(bool(groups["lack"]) == (row["evidence"] == "none"), sentence, f"evidence is {row['evidence']}")
+        need(bool(groups["lack"]) == lacks(row), sentence, f"evidence is {row['evidence']}")
     check_interval(sentence, (groups["value"], groups["low"], groups["high"]), row)
     if groups.get("cost"):
         check_cost(sentence, groups["cost"], cost_of(result, verdict["choice"]), cost_of(result, verdict["reference"]))
@@ -206,7 +213,7 @@ def together(result: Result, sentence: str, found: re.Match[str]) -> None:
         need(answer["label"] == "no difference", sentence, "a difference")
     if groups.get("open"):
         need(answer["label"] == "unclear", sentence, f"open, and {answer['label']}")
-        need(bool(groups["lack"]) == (answer["evidence"] == "none"), sentence, f"evidence is {answer['evidence']}")
+        need(bool(groups["lack"]) == lacks(answer), sentence, f"evidence is {answer['evidence']}")
     # The same pair has the same word wherever it is compared.
     if verdict["ship"] and (verdict["ship"]["plan"], verdict["ship"]["reference"]) == (answer["plan"], answer["reference"]):
         need(verdict["ship"]["label"] == answer["label"], sentence, "two words for one comparison")
@@ -264,7 +271,7 @@ _RIVAL = rf"the best other plan on validation, {_OTHER},"
 _CARE = r" Validation and test rows disagree; more rows or seeds would decide"
 Rule = tuple[str, Callable[[Result, str, re.Match[str]], None]]
 RULES: list[Rule] = [
-    (rf"(?P<only>Only) {_CHOICE} finished, so there is nothing to compare it with\.$", ship),
+    (rf"(?P<only>Only) {_CHOICE} was judged on test rows, so there is nothing to compare it with\.$", ship),
     (rf"Use {_CHOICE}: it is {_WORD} than {_AGAINST}, {_NUMBERS}{_COST}\.$", ship),
     (rf"Use {_CHOICE}{_WHY}(?P<none>; no difference) to {_AGAINST} was found on the test rows, {_NUMBERS}{_COST}\.$", ship),
     (rf"Use {_CHOICE}{_WHY}; whether it is better than {_AGAINST} is open{_LACK}, {_NUMBERS}{_COST}\.$", ship),
