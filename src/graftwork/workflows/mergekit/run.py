@@ -74,7 +74,7 @@ def merge_from_yaml(
         raise ConfigError("--shard-size parts the weights of a folder. Leave it out, or name a folder with --out.")
     if not is_file:
         check_folder(out, MERGE_KIND)
-    target = check_out(out if is_file else Path(out) / MODEL_NAME, sources, paths)
+    target = check_out(out if is_file else Path(out) / MODEL_NAME, sources, paths, is_claimed=not is_file)
     place = target if is_file else target.parent
     lineage = Lineage(paths, sources, has_base=plan.inputs.has_base, hashes=InputHashes() if hashes else None)
     described = _described(plans)
