@@ -193,6 +193,13 @@ def test_a_delta_file_holds_the_whole_change(world: Path, tmp_path: Path) -> Non
     )
 
 
+def test_a_pickled_adapter_is_told_how_to_save_it(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world / "one", tmp_path / "one")
+    (tmp_path / "one" / "adapter_model.safetensors").rename(tmp_path / "one" / "adapter_model.bin")
+    with pytest.raises(FileFormatError, match="adapter_model.bin is pickled and was not opened.*safe_serialization=True"):
+        merge(None, [tmp_path / "one", world / "two"], tmp_path / "both")
+
+
 def test_an_adapter_folder_is_written_as_a_merge(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [
         "merge",

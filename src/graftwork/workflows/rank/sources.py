@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from graftwork.core.errors import ConfigError, FileFormatError, GraftworkError
 from graftwork.core.files import read_json
-from graftwork.core.model_folder import MODEL_NAME
+from graftwork.core.model_folder import INDEX_NAME, MODEL_NAME, said_of_pickles
 from graftwork.data.suite import Suite
 from graftwork.export.model_folder import FORMAT
 from graftwork.nn.backbones.catalog import list_backbones, modality_of, split_names
@@ -150,6 +150,9 @@ def _model_in(folder: Path) -> RankSource | None:
         return RankSource(str(folder), "run", "", str(config.parent), "as the run says")
     if str(content.get("format", "")).startswith("graftwork-") and isinstance(content.get("plan"), dict):
         raise ConfigError(_unreadable(folder, f"The model of {folder} is {content['plan'].get('name')!r}, which is no network"))
+    is_whole = any((folder / name).is_file() for name in (MODEL_NAME, INDEX_NAME))
+    if {"model_type", "architecture"} & content.keys() and not is_whole and (said := said_of_pickles(folder)):
+        raise ConfigError(f"{folder} holds no {MODEL_NAME}.{said}")
     if "model_type" in content:
         # Models of pictures know no words; those of both keep their keys one level down.
         is_image = "vocab_size" not in content and any(key in content for key in _PICTURE_KEYS)

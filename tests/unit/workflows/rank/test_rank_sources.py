@@ -188,3 +188,15 @@ def test_a_run_whose_model_has_no_features_is_told_what_can_teach(tmp_path: Path
     assert [source.name for source in found if not source.is_control] == ["runs/net"]
     assert [item["name"] for item in passed] == ["runs/line"]
     assert "no network" in passed[0]["reason"]
+
+
+@pytest.mark.parametrize("config", [{"architecture": "resnet18"}, {"model_type": "vit", "image_size": 8}])
+def test_a_model_with_pickled_weights_is_told_how_to_save_it(config: dict[str, Any], tmp_path: Path) -> None:
+    """timm's save_for_hf writes pickles by default: "save it again" would change nothing."""
+    (tmp_path / "net").mkdir()
+    write_json(tmp_path / "net" / "config.json", config)
+    (tmp_path / "net" / "pytorch_model.bin").write_bytes(b"cos\nsystem\n")
+    with pytest.raises(
+        ConfigError, match=r"net holds no model.safetensors.* pytorch_model.bin is pickled.*safe_serialization=True"
+    ):
+        find_sources(["net"], ["image"])
