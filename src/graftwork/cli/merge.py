@@ -244,9 +244,12 @@ def _run_file(args: argparse.Namespace, show: Callable[[int, int], None]) -> Mer
         "base", "models", "method", "density", "scaling", "weights", "set", "exclude", "suite", "search", "metric", "align", "repair", "statistics", "rank"
     )  # fmt: skip
     given = [f"--{'lambda' if flag == 'scaling' else flag}" for flag in flags if getattr(args, flag)]
+    given += [f"--{flag}" for flag, default in (("buffers", "mean"), ("device", "cpu")) if getattr(args, flag) != default]
     if given:
         raise ConfigError(f"{args.config} says models and method; leave {', '.join(given)} out, or leave out the file.")
-    return merge_from_yaml(args.config, args.out, hashes=not args.no_hashes, shard_size=_shard_size(args), on_progress=show)
+    return merge_from_yaml(
+        args.config, args.out, hashes=not args.no_hashes, shard_size=_shard_size(args), seed=args.seed, on_progress=show
+    )
 
 
 def _shard_size(args: argparse.Namespace) -> int | None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from graftwork.cli.common import add_component_argument
 from graftwork.cli.shared_flags import add_flag, add_out_argument
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
@@ -59,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
     from graftwork.core.errors import ConfigError
     from graftwork.core.files import atomic_path, remove_leftovers
     from graftwork.serving.formula_cells import escape_formulas
-    from graftwork.serving.predict import Predictor, check_predictions_file
+    from graftwork.serving.predict import Predictor
+    from graftwork.serving.predictions_file import check_predictions_file, check_replaced_predictions
 
     suffix = Path(args.out).suffix.lower() if args.out else ".csv"
     if suffix not in (".csv", ".parquet", ".jsonl"):
@@ -71,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
         check_predictions_file(args.out, args.run, args.source)
     tasks = [name.strip() for name in args.tasks.split(",") if name.strip()] if args.tasks else None
     predictor = Predictor(args.run, plan=args.plan, threads=args.threads)
+    if args.out:
+        check_replaced_predictions(args.out, predictor.tasks)
     if args.explain is not None:
         from graftwork.serving.explain import explain
 
@@ -89,12 +96,20 @@ def run(args: argparse.Namespace) -> int:
         if suffix == ".csv":
             frame.to_csv(path)
         elif suffix == ".parquet":
-            frame.to_parquet(path)
+            _with_plain_types(frame).to_parquet(path)
         else:
             # JSON lines have no index; names of rows go into a column.
             frame.reset_index().to_json(path, orient="records", lines=True, force_ascii=False)
     print(f"{args.out}: {len(frame)} rows, {len(frame.columns)} columns", file=sys.stderr)
     return 0
+
+
+def _with_plain_types(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with texts in columns that hold numbers beside texts, which a column of Parquet cannot: those of effects."""
+    mixed = [
+        name for name in frame.columns if frame[name].dtype == object and len({type(value) for value in frame[name].dropna()}) > 1
+    ]
+    return frame.assign(**{name: frame[name].map(str, na_action="ignore") for name in mixed})
 
 
 def _most(args: argparse.Namespace) -> int | None:

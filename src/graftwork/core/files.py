@@ -51,7 +51,7 @@ def _storage_error(path: Path, error: OSError) -> StorageError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageError(
             f"The disk is full while writing {path}. Nothing written before is lost. Free some space (or choose another "
-            "folder with --out) and run the same command with --resume."
+            "folder with --out) and run the same command again; a run goes on with --resume."
         )
     return StorageError(
         f"Cannot write {path}: {error.strerror or error}. Choose a folder you may write to with --out, or change its permissions."

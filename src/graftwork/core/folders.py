@@ -13,7 +13,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -265,19 +265,23 @@ def remove_own(folder: str | Path, name: str) -> bool:
     return not os.path.lexists(path)
 
 
-def check_output_file(out: str | Path, inputs: Iterable[str | Path], *, flag: str = "--out") -> Path:
+def check_output_file(
+    out: str | Path, inputs: Iterable[str | Path], *, flag: str = "--out", replaces: Callable[[Path], bool] | None = None
+) -> Path:
     """Refuse to write over a file that is read, however it is spelled: relative, through a link, or as a hard link.
 
     Args:
         out: The file to write.
         inputs: Files that are read; what is not there is left out.
         flag: What names ``out`` on the command line.
+        replaces: Returns whether an existing file is a result of the same command, which a new one may replace; by default any file
+            may be replaced. Empty files always may.
 
     Returns:
         ``out`` as a path.
 
     Raises:
-        ConfigError: If ``out`` is a folder or one of ``inputs``.
+        ConfigError: If ``out`` is a folder, one of ``inputs``, or a file of something else.
     """
     out = Path(out)
     if os.path.isdir(out):
@@ -285,6 +289,11 @@ def check_output_file(out: str | Path, inputs: Iterable[str | Path], *, flag: st
     for path in inputs:
         if _is_same(out, Path(path)):
             raise ConfigError(f"{out} is also an input ({path}), which would be overwritten. Name another file with {flag}.")
+    if replaces is not None and os.path.isfile(out) and os.path.getsize(out) and not replaces(out):
+        raise ConfigError(
+            f"{out} is there already, and it is no earlier result of this command. Nothing in it was changed. Name another file with "
+            f"{flag}, or remove this one first."
+        )
     return out
 
 

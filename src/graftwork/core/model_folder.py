@@ -11,13 +11,14 @@ from typing import Any
 from graftwork.core.errors import FileFormatError
 from graftwork.core.files import read_json
 
-__all__ = ["ADAPTER_NAMES", "INDEX_NAME", "MODEL_NAME", "model_files"]
+__all__ = ["ADAPTER_NAMES", "INDEX_NAME", "MODEL_NAME", "model_files", "said_of_pickles"]
 
 MODEL_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 ADAPTER_NAMES = ("adapter_config.json", "adapter_model.safetensors")
 """Configuration and weights of an adapter as peft writes them: a change of a model, and no model."""
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d+)-of-(?P<count>\d+)\.safetensors")
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _REMEDY = "Give a .safetensors file, or a folder with model.safetensors or all shards of its index."
 
 
@@ -62,12 +63,23 @@ def model_files(folder: Path) -> tuple[list[Path], Mapping[str, str]]:
     return _existing(folder, found), {}
 
 
+def said_of_pickles(folder: Path) -> str:
+    """Return what to do where the weights of a folder are pickled, as a sentence after a blank; empty if none are."""
+    found = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+    if not found:
+        return ""
+    return (
+        f" {found[0]} is pickled and was not opened, since that runs code: load it where you trust it, and save it with "
+        "safe_serialization=True, which transformers, peft and timm know."
+    )
+
+
 def _existing(folder: Path, names: list[str]) -> list[Path]:
     # Not Path.exists, which raises for names that no file system takes.
     missing = [name for name in names if not os.path.exists(folder / name)]
     if missing or not names:
         what = f"missing {', '.join(name[:80] for name in missing[:5])}" if missing else "no *.safetensors file"
-        raise FileFormatError(f"{folder} holds no complete safetensors model: {what}. {_REMEDY}")
+        raise FileFormatError(f"{folder} holds no complete safetensors model: {what}. {_REMEDY}{said_of_pickles(folder)}")
     return [folder / name for name in names]
 
 

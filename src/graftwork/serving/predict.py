@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from graftwork.core.errors import ConfigError, DataError, FileFormatError, GraftworkError
 from graftwork.core.files import read_json
-from graftwork.core.folders import check_output_file
 from graftwork.core.input_kinds import input_kind
 from graftwork.core.input_spec import InputSpecs, read_input_specs
 from graftwork.core.optional import require
@@ -28,7 +27,7 @@ from graftwork.data.reading.cells import missing_notes
 from graftwork.data.reading.table import as_table
 from graftwork.evaluation.conformal import check_level, has_errors, read_errors, widths
 from graftwork.serving.columns import interval_columns, prediction_columns
-from graftwork.serving.kept_plans import PLANS_FOLDER, folder_of_plan, plan_name
+from graftwork.serving.kept_plans import folder_of_plan, plan_name
 from graftwork.serving.session import OnnxModel
 from graftwork.serving.sources import open_source
 from graftwork.tasks.thresholds import with_thresholds
@@ -37,28 +36,9 @@ from graftwork.tasks.values import with_origin
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Predictor", "check_predictions_file"]
+__all__ = ["Predictor"]
 
 Array = NDArray[Any]
-
-_PARTS_OF_A_RUN = ("model", PLANS_FOLDER, "suite", "jobs", "logs", "log.jsonl")
-"""What a run keeps under names that predictions could have."""
-
-
-def check_predictions_file(out: str | Path, run_folder: str | Path, source: str | Path) -> None:
-    """Refuse to write predictions over their input or over files of the run; predictions of before may be replaced.
-
-    Raises:
-        ConfigError: If ``out`` is a folder, the file ``source`` (however spelled or linked), or lies among the run's own files.
-    """
-    out = check_output_file(out, [source])
-    run = Path(run_folder).resolve()
-    for path in (out.resolve(), out.parent.resolve() / out.name):  # where a link leads, and the link itself
-        if path.is_relative_to(run) and path.relative_to(run).parts[:1] in [(part,) for part in _PARTS_OF_A_RUN]:
-            raise ConfigError(
-                f"{out} lies among the files of the run itself. Name a file elsewhere, for example "
-                f"{run_folder}/predictions{out.suffix}."
-            )
 
 
 class Predictor:

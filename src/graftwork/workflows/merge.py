@@ -110,7 +110,7 @@ def merge(
         network: For a ``ModelMerger``: what builds the network whose weights the files hold, one for all or one for each model,
             the base first; not needed for model folders that graftwork wrote.
         device: Where a ``ModelMerger`` works: ``cpu``, ``cuda``, ``mps`` or ``auto``. Methods that go tensor by tensor need no device.
-        seed: Seed of a ``ModelMerger``.
+        seed: Seed of methods that draw numbers.
         hashes: Whether SHA-256 of all inputs go into the lineage (computed in threads beside the merge).
         from_text: Whether ``settings`` and ``search`` are texts of the command line.
         rank: Largest rank of an adapter folder that is written.
@@ -132,7 +132,7 @@ def merge(
         known = {"density": density, "scaling": scaling, "weights": weights}
         # What is searched stands in the place of what is given by a keyword of its own.
         plain = {key: value for key, value in known.items() if key not in values}
-        return build_merger(method, **plain, settings={**(settings or {}), **values}, from_text=from_text)  # type: ignore[arg-type]
+        return build_merger(method, **plain, settings={**(settings or {}), **values}, from_text=from_text, seed=seed)  # type: ignore[arg-type]
 
     if search and (suite is None or not isinstance(method, str)):
         raise ConfigError("Settings are searched on labelled validation rows: give data with --suite, and a method by its name.")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graftwork.core.errors import ConfigError
+from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.folders import check_folder
 from graftwork.core.model_folder import ADAPTER_NAMES
 from graftwork.core.scratch import temporary_folder
@@ -79,6 +80,7 @@ def write_folder(
 
     Raises:
         ConfigError: If the folder is not ours, or a change cannot be held by an adapter of peft.
+        DataError: If a change of which an approximation is needed holds NaN or infinity.
         StorageError: If it cannot be written.
     """
     import torch
@@ -91,14 +93,27 @@ def write_folder(
     found = Truncation(rank)
     with result_folder(out, ADAPTER_NAMES) as notes:
         for name, part in factors.items():
+            # Factors of no higher rank are written as they are.
+            if len(part.down) > rank:
+                _check_finite(name, bool(torch.isfinite(part.up).all() and torch.isfinite(part.down).all()))
             found.add(name, part)
         with temporary_folder(out / "dense") as scratch:
             for name, array in _settled(scratch / "dense.safetensors", shapes, values, merger):
+                _check_finite(name, bool(np.isfinite(array).all()))
                 found.add(name, torch.from_numpy(np.array(array)))
         delta = WeightDelta(found.parts, {name: torch.Size([len(p.up), *p.down.shape[1:]]) for name, p in found.parts.items()})
         delta_to_peft(delta, out, base_model=names.pop() if len(names) == 1 else "", metadata=metadata())
-        notes += [found.note()] if found.note() else []
+        # Of NaN no share is lost; it is told apart from this.
+        notes += [found.note()] if math.isfinite(found.whole) and found.note() else []
     return notes
+
+
+def _check_finite(name: str, is_finite: bool) -> None:
+    if not is_finite:
+        raise DataError(
+            f"The merged change of {name!r} holds NaN or infinity, so it has no best approximation of low rank. Leave the model with these "
+            "values out; a delta file tells which one it is: give --out a name that ends in .safetensors."
+        )
 
 
 def check_folder_out(out: Path, sources: Sequence[TensorSource], paths: Sequence[Path]) -> Path:
@@ -108,7 +123,7 @@ def check_folder_out(out: Path, sources: Sequence[TensorSource], paths: Sequence
         ConfigError: If it is.
     """
     check_folder(out, MERGE_KIND)
-    return check_out(out / ADAPTER_NAMES[1], sources, paths).parent
+    return check_out(out / ADAPTER_NAMES[1], sources, paths, is_claimed=True).parent
 
 
 def _settled(

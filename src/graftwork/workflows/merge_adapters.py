@@ -63,6 +63,18 @@ class _Merged:
         self.num_parameters = sum(math.prod(self.shapes[name]) for name in roles.merged)
         self.merger = merger
 
+    def not_finite(self, paths: Sequence[Path]) -> list[str]:
+        """Return the tensors with factors that hold NaN or infinity, and where it comes from: nothing else looks at their values."""
+        import torch
+
+        found = []
+        for name, part in self.factors.items():
+            # No entry of the product is larger; only where that is too large, or NaN, the product itself is looked at.
+            bound = float(part.up.abs().max()) * float(part.down.abs().max()) * len(part.down)
+            if not bound <= float(torch.finfo(torch.float32).max):
+                found.append(name_not_finite(name, part.expand(self.shapes[name]).numpy(), "F32", self.sources, paths))
+        return [said for said in found if said]
+
     def values(self) -> Iterator[tuple[str, Any]]:
         """Yield the tensors that have no factors; merging happens while they are taken."""
         zero = ZeroTensors({name: self.shapes[name] for name in self.dense})
@@ -119,7 +131,7 @@ def merge_adapters(
     target = check_out(out, merged.sources, paths) if is_file else check_folder_out(Path(out), merged.sources, paths)
     settings = {key: value for key, value in merger.settings().items() if key != "thresholds"}
     lineage = Lineage(paths, merged.sources, has_base=False, hashes=InputHashes() if hashes else None)
-    not_finite: list[str] = []
+    not_finite = merged.not_finite(paths)
 
     def watched() -> Iterator[tuple[str, Any]]:
         for done, (name, values) in enumerate(merged.values(), start=1):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftwork.core.errors import ConfigError, FileFormatError
 from graftwork.core.files import read_json
-from graftwork.core.model_folder import ADAPTER_NAMES, INDEX_NAME, MODEL_NAME
+from graftwork.core.model_folder import ADAPTER_NAMES, INDEX_NAME, MODEL_NAME, said_of_pickles
 from graftwork.core.tensor_header import read_header
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ def open_change(path: str | Path) -> Change:
             raise ConfigError(
                 f"{path} holds a model and an adapter of peft. Name the model by its file, or put the adapter into a folder of its own."
             )
+        if not (path / _WEIGHTS).exists() and (said := said_of_pickles(path)):
+            raise FileFormatError(f"{path} holds no {_WEIGHTS}.{said}")
         return _adapter(path, path)
     if not _is_tuned(path):
         return _delta(path, next(path.glob("*.safetensors")))

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from graftwork.core.errors import ConfigError, DataError
+from graftwork.core.errors import ConfigError, DataError, FileFormatError
 from graftwork.core.files import read_json
 from graftwork.core.folders import check_output_file
 from graftwork.core.tensor_files import FLOATS, TensorSource
+from graftwork.core.tensor_header import read_header
 from graftwork.data.names import short_list
 from graftwork.methods.merging.sources import are_equal, largest_magnitude, num_not_finite
+from graftwork.workflows.merge_lineage import MADE_BY
 
 __all__ = ["check_bases", "check_out", "check_quantised", "name_not_finite", "note_statistics", "note_types"]
 
@@ -26,20 +28,34 @@ _QUANTISED = (
 _STATISTICS = ("running_mean", "running_var")
 
 
-def check_out(out: str | Path, sources: Sequence[TensorSource], paths: Sequence[str | Path]) -> Path:
+def check_out(out: str | Path, sources: Sequence[TensorSource], paths: Sequence[str | Path], *, is_claimed: bool = False) -> Path:
     """Refuse to write over a model that is read, or into its folder: every tensor file there is taken for a part of it.
 
+    Args:
+        out: The file to write. If it is there already, a merge must have written it.
+        sources: What is read.
+        paths: Where the models are.
+        is_claimed: Whether the file is in a folder of which is known that a merge wrote it.
+
     Raises:
-        ConfigError: If that would happen.
+        ConfigError: If something else than a merge would be overwritten.
     """
+    read = [file for source in sources for file in source.files()]
     # `out` may be a link to one of the inputs.
-    out = check_output_file(out, [file for source in sources for file in source.files()])
+    out = check_output_file(out, read)
     for path in paths:
         if Path(path).is_dir() and out.parent.resolve() == Path(path).resolve():
             raise ConfigError(
                 f"{out} lies in the folder of {path}, one of the models to merge. Choose a file elsewhere with --out."
             )
-    return out
+    return out if is_claimed else check_output_file(out, (), replaces=_is_merge)
+
+
+def _is_merge(path: Path) -> bool:
+    try:
+        return read_header(path).metadata.get("made_by", "").startswith(MADE_BY)
+    except FileFormatError:
+        return False
 
 
 def name_not_finite(name: str, values: Any, dtype: str, sources: Sequence[TensorSource], paths: Sequence[Path]) -> str:
@@ -62,7 +78,8 @@ def name_not_finite(name: str, values: Any, dtype: str, sources: Sequence[Tensor
     culprits = [path for path, source in zip(paths, sources, strict=True) if name in source and num_not_finite(source.lazy(name))]
     if culprits:
         return f"{name} (from {culprits[0]})"
-    return f"{name} (values up to {largest:.3g} do not fit {dtype})"
+    size = "infinite values" if np.isnan(largest) else f"values up to {largest:.3g}"  # NaN of a merge is infinity minus infinity
+    return f"{name} ({size} do not fit {dtype})"
 
 
 def check_bases(

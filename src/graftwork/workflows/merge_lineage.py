@@ -11,7 +11,10 @@ from graftwork.core.tensor_files import TensorSource
 from graftwork.core.version import __version__
 from graftwork.workflows.merge_hashes import InputHashes
 
-__all__ = ["Lineage", "short_names"]
+__all__ = ["MADE_BY", "Lineage", "short_names"]
+
+MADE_BY = "graftwork merge"
+"""How the metadata of a merge begins to say what wrote it."""
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
@@ -81,7 +84,7 @@ class Lineage:
             found = self._hashes.wait() if final else {}
             digests = {name: found.get(file, "0" * 64) for name, file in self._files.items()}
         return {
-            "made_by": f"graftwork merge {__version__}",
+            "made_by": f"{MADE_BY} {__version__}",
             "method": json.dumps(dict(settings)),
             "base": self._base,
             "models": json.dumps(self._models),

@@ -135,6 +135,7 @@ def build_merger(
     weights: Sequence[float] | None = None,
     settings: Mapping[str, Any] | None = None,
     from_text: bool = False,
+    seed: int = 0,
     cards: Mapping[str, Card] | None = None,
 ) -> Merger | ModelMerger:
     """Build a merger by name.
@@ -146,6 +147,7 @@ def build_merger(
         weights: Weight of each model, for methods with this setting.
         settings: Any settings of the class by name.
         from_text: Whether ``settings`` are texts of the command line.
+        seed: For methods with this setting, unless it is among ``settings``; others draw nothing, or from the seed of the merge.
         cards: See :func:`merge_methods`.
 
     Raises:
@@ -167,5 +169,6 @@ def build_merger(
             raise ConfigError(
                 f"`{key}` belongs to {', '.join(owners) or 'no method'}, not to {found.name}. Leave {flag} out{choice}."
             )
-    values = {**found.presets, **given, **(settings or {})}
+    draws = {"seed": seed} if seed and "seed" in available else {}
+    values = {**found.presets, **draws, **given, **(settings or {})}
     return build_from_settings(cls, values, name=found.name, from_text=from_text, converters={TensorSource: open_tensors})

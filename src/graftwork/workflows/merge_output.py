@@ -61,16 +61,16 @@ class Output:
             ConfigError: If another process works in the folder, or the weights would be in very many files.
             StorageError: If it cannot be written; an older result stays whole.
         """
+        # As transformers wants it, also of a file that is put into a folder of its later on.
+        form = {"format": "pt"}
+        complete = None if final is None else lambda: {**form, **final()}
         if self.files is None:
             notes = [
                 f"removed {file}, {size:,} bytes that a killed process left behind"
                 for file, size in remove_leftovers(self.place.parent)
             ]
-            write_tensors(self.place, merging.layout, tensors, metadata, merging.corrections, final)
+            write_tensors(self.place, merging.layout, tensors, {**form, **metadata}, merging.corrections, complete)
             return notes
-        # As transformers wants it.
-        form = {"format": "pt"}
-        complete = None if final is None else lambda: {**form, **final()}
         parts = split_layout(merging.layout, self.shard_size)
         with result_folder(self.place, {*parts, *([INDEX_NAME] if len(parts) > 1 else []), *self.files.names}) as swept:
             write_model(self.place, parts, tensors, {**form, **metadata}, complete, merging.corrections)
@@ -110,7 +110,7 @@ def plan_output(
         place = check_out(out, [*sources, *others], paths)
         return Output(place=place, files=None, names=frozenset(), shard_size=None, notes=())
     check_folder(out, MERGE_KIND)
-    place = check_out(Path(out) / MODEL_NAME, [*sources, *others], paths).parent
+    place = check_out(Path(out) / MODEL_NAME, [*sources, *others], paths, is_claimed=True).parent
     files = side_files(paths[0]) if paths else SideFiles()
     if str((files.config or {}).get("format", "")).startswith("graftwork-"):
         raise ConfigError(

@@ -145,3 +145,16 @@ def test_a_shard_whose_name_no_file_system_takes_is_missing(tmp_path: Path) -> N
         with pytest.raises(FileFormatError, match="no complete safetensors model: missing x") as caught:
             open_tensors(tmp_path)
         assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pth"])
+def test_pickled_weights_are_named_with_what_to_do(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"cos\nsystem\n")
+    with pytest.raises(
+        FileFormatError, match=rf"no \*.safetensors file.* {name} is pickled and was not opened.*safe_serialization=True"
+    ):
+        model_files(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(FileFormatError) as caught:
+        model_files(tmp_path)
+    assert "was not opened" not in str(caught.value)

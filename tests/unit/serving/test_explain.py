@@ -153,6 +153,13 @@ def test_the_command_line_writes_effects(predictor: Predictor, tmp_path: Path, c
     found = pd.read_csv(tmp_path / "why.csv")
     assert list(found.columns) == ["row", "task", "prediction", "column", "cell", "effect"]
     assert len(found) == 3 * 2
+    # Of tasks with numbers and with classes the predictions are of two types, which one column of Parquet cannot hold.
+    both = ["predict", str(predictor.folder), str(tmp_path / "rows.csv"), "--explain", "1"]
+    for _ in range(2):
+        assert main([*both, "--out", str(tmp_path / "why.parquet")]) == 0
+    read = pd.read_parquet(tmp_path / "why.parquet")
+    assert {"number", "city class"} <= {*read["task"]}
+    assert all(isinstance(value, str) for value in read["prediction"])
     capsys.readouterr()
     assert main([*words, "--explain"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1 + 3 * 4

@@ -168,6 +168,25 @@ def test_predictions_never_replace_their_input(run_folder, frame, tmp_path, monk
     assert len(pd.read_csv("p.csv")) == len(frame)
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
+def test_only_predictions_are_replaced(run_folder, predictor, frame, tmp_path, capsys, suffix) -> None:
+    """Neither the training table nor a table of labels, whose columns are those of the tasks."""
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    labels = pd.DataFrame({"row": [0], **{task.name: ["a"] for task in predictor.tasks}})
+    for number, other in enumerate((frame, labels)):
+        out = tmp_path / f"{number}.{suffix}"
+        {"csv": other.to_csv, "parquet": other.to_parquet}.get(
+            suffix, lambda path, kept=other: kept.to_json(path, orient="records", lines=True)
+        )(out)
+        before = out.read_bytes()
+        assert main(["predict", str(run_folder), str(tmp_path / "t.csv"), "--out", str(out)]) == 2
+        assert "is there already, and it is no earlier result" in capsys.readouterr().err
+        assert out.read_bytes() == before
+    (tmp_path / f"p.{suffix}").touch()
+    for flags in ([], ["--probabilities"], ["--tasks", predictor.tasks[0].name], []):
+        assert main(["predict", str(run_folder), str(tmp_path / "t.csv"), "--out", str(tmp_path / f"p.{suffix}"), *flags]) == 0
+
+
 @pytest.mark.parametrize("place", ["model/p.csv", "suite/p.csv", "jobs/a/p.csv", "log.jsonl"])
 def test_predictions_do_not_go_among_the_files_of_the_run(run_folder, frame, tmp_path, capsys, place) -> None:
     folder = _copy(run_folder, tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -138,12 +139,33 @@ def test_svd_of_peft_is_a_sum_of_lower_rank(world: Path, tmp_path: Path) -> None
     assert f"rank 2 leaves a relative error of {(lost / whole) ** 0.5:.2%}" in note
 
 
-def test_ties_svd_of_peft(world: Path, tmp_path: Path) -> None:
-    settings = {"trim": "per-tensor", "elect": "weighted"}
-    report = merge(None, [world / "one", world / "two"], tmp_path / "both", method="ties", density=0.4, settings=settings)
+@pytest.mark.parametrize("weights", [[1.0, 1.0], [0.7, 0.3]])
+def test_ties_svd_of_peft(weights: list[float], world: Path, tmp_path: Path) -> None:
+    """Signs are elected before changes are weighed: weights that differ tell this from `elect=weighted`."""
+    call = {"method": "ties", "density": 0.4, "weights": weights, "settings": {"trim": "per-tensor"}}
+    report = merge(None, [world / "one", world / "two"], tmp_path / "both", **call)
     assert "rank 3 leaves a relative error" in report.notes[0]
-    expected = together(world, weights=[1.0, 1.0], combination_type="ties_svd", density=0.4, svd_rank=3)
+    expected = together(world, weights=weights, combination_type="ties_svd", density=0.4, svd_rank=3)
     torch.testing.assert_close(answers(loaded(tmp_path / "both")), expected, rtol=2e-3, atol=2e-4)
+
+
+def test_nan_in_an_adapter_is_named(world: Path, tmp_path: Path) -> None:
+    """A linear method writes sums of factors, at whose values nothing else looks; others need an approximation, of NaN there is none."""
+    shutil.copytree(world / "one", tmp_path / "one")
+    tensors = load_file(tmp_path / "one" / "adapter_model.safetensors")
+    next(iter(tensors.values()))[0, 0] = float("nan")
+    save_file(tensors, tmp_path / "one" / "adapter_model.safetensors")
+    models = [tmp_path / "one", world / "two"]
+    for method, out in (("averaging", "both"), ("averaging", "both.safetensors"), ("ties", "ties.safetensors")):
+        report = merge(None, models, tmp_path / out, method=method)
+        assert len(report.not_finite) == 1
+        assert report.not_finite[0].endswith(f"(from {tmp_path / 'one'})")
+        assert not any("nan" in note for note in report.notes)
+    for call in ({"method": "ties"}, {"method": "averaging", "rank": 1}):
+        with pytest.raises(DataError, match="holds NaN or infinity, so it has no best approximation of low rank"):
+            merge(None, models, tmp_path / "low", **call)
+    assert not (tmp_path / "low" / "adapter_model.safetensors").exists()
+    assert not merge(None, [world / "one", world / "two"], tmp_path / "fine", method="averaging").not_finite
 
 
 def test_a_delta_file_holds_the_whole_change(world: Path, tmp_path: Path) -> None:
@@ -169,6 +191,13 @@ def test_a_delta_file_holds_the_whole_change(world: Path, tmp_path: Path) -> Non
     assert json.loads(metadata["inputs_sha256"])["one/adapter_model.safetensors"] == hash_file(
         models[0] / "adapter_model.safetensors"
     )
+
+
+def test_a_pickled_adapter_is_told_how_to_save_it(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world / "one", tmp_path / "one")
+    (tmp_path / "one" / "adapter_model.safetensors").rename(tmp_path / "one" / "adapter_model.bin")
+    with pytest.raises(FileFormatError, match="adapter_model.bin is pickled and was not opened.*safe_serialization=True"):
+        merge(None, [tmp_path / "one", world / "two"], tmp_path / "both")
 
 
 def test_an_adapter_folder_is_written_as_a_merge(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -151,3 +151,37 @@ def test_settings_of_ties_are_the_fields_of_its_record() -> None:
         build_merger("ties", settings={"trim": "tensor"})
     with pytest.raises(ConfigError, match="`density` is given twice, as --density"):
         build_merger("ties", density=0.5, settings={"density": 0.2})
+
+
+@pytest.mark.parametrize("way", ["flags", "yaml"])
+@pytest.mark.parametrize("method", ["dare_linear", "della"])
+def test_another_seed_drops_other_entries(
+    method: str, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    for name in ("base", "a", "b"):
+        (tmp_path / name).mkdir()
+        save_file({"w": random.normal(size=(8, 8)).astype(np.float32)}, tmp_path / name / "model.safetensors")
+    (tmp_path / "m.yml").write_text(
+        f"merge_method: {method}\nbase_model: base\nmodels:\n- model: a\n- model: b\nparameters: {{density: 0.5, weight: 1}}\n"
+    )
+    flags = ["--base", "base", "--models", "a", "b", "--method", method, "--density", "0.5"]
+    words = ["merge", *(flags if way == "flags" else ["m.yml"])]
+
+    def merged(*more: str) -> np.ndarray:
+        assert main([*words, "--out", "out.safetensors", "--quiet", *more]) == 0
+        return np.array(TensorFile("out.safetensors")["w"])
+
+    np.testing.assert_array_equal(merged("--seed", "0"), merged())
+    np.testing.assert_array_equal(merged("--seed", "7"), merged("--seed", "7"))
+    assert np.any(merged("--seed", "7") != merged())
+    if way == "flags":
+        np.testing.assert_array_equal(merged("--set", "seed=7"), merged("--seed", "7"))
+        np.testing.assert_array_equal(merged("--set", "seed=7", "--seed", "3"), merged("--seed", "7"))
+    else:
+        merged("--seed", "7")
+        assert json.loads(TensorFile("out.safetensors").metadata["method"])["seed"] == 7
+        # What a file cannot say is refused, and not left out.
+        assert main([*words, "--out", "out.safetensors", "--buffers", "base"]) == 2
+        assert "leave --buffers out" in capsys.readouterr().err

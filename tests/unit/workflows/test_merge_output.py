@@ -153,3 +153,21 @@ def test_a_killed_merge_is_swept(world: Path, tmp_path: Path) -> None:
     assert any(left in note for note in report.notes)
     assert not [name for name in os.listdir(out) if name.endswith(".tmp")]
     assert json.loads((out / MERGE_KIND.marker).read_text())["state"] == "whole"
+
+
+def test_only_a_merge_is_replaced(world: Path, tmp_path: Path) -> None:
+    """A name that is given by mistake must not cost somebody's model: merged files say what wrote them."""
+    models = [world / "a", world / "b"]
+    own = tmp_path / "own.safetensors"
+    own.write_bytes((world / "base" / "model.safetensors").read_bytes())
+    (tmp_path / "notes.txt").write_text("not mine")
+    for out in (own, tmp_path / "notes.txt"):
+        before = out.read_bytes()
+        with pytest.raises(ConfigError, match="is there already, and it is no earlier result"):
+            merge(None, models, out, method="averaging")
+        assert out.read_bytes() == before
+    (tmp_path / "m.safetensors").touch()
+    for _ in range(2):  # an empty file, then a merge
+        merge(None, models, tmp_path / "m.safetensors", method="averaging")
+    # What transformers asks of a file before it loads it.
+    assert open_tensors(tmp_path / "m.safetensors").metadata["format"] == "pt"

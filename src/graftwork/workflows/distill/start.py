@@ -17,6 +17,7 @@ from graftwork.workflows.distill.distill_run import DistillRun, load_distillatio
 from graftwork.workflows.distill.session import DistillSession
 from graftwork.workflows.distill.settings import DEFAULT_STEPS, DistillSettings
 from graftwork.workflows.distill.ways import AUTO
+from graftwork.workflows.portfolio import check_asked
 from graftwork.workflows.runs.begin import Call, begun_run, default_out_folder, is_finished, repeat_command, source_name
 from graftwork.workflows.runs.run_folder import RunFolder
 from graftwork.workflows.runs.same_run import asked_for, resumed_settings
@@ -141,6 +142,8 @@ def distill(
         # Before the folder exists: a mistyped teacher leaves nothing behind.
         for name in given.teachers:
             check_teacher(name)
+        if not run.exists():
+            check_asked(None, (), given.overrides)
         with begun_run(run, given, resumed, call) as settled:
             if is_finished(run, "result.json", "report.html"):
                 return load_distillation(run.path)

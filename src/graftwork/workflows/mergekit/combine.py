@@ -139,7 +139,7 @@ def merger_of(file: MergeFile, tensor: PlannedTensor) -> Merger:
                     found[key] = resolve(parameter, key, (source.parameters, *common), tensor.names[index], tensor.depth)
             each.append(found)
         key = ""
-        return method.build(shared, each)
+        return method.build({**shared, "seed": file.seed}, each)
     except ConfigError as error:
         where = f"the parameter {key!r} {error}" if key else str(error)
         raise ConfigError(f"{file.path.name}, {tensor.name!r}: {where}") from error

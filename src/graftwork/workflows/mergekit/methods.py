@@ -44,7 +44,7 @@ class KitMethod:
 
     parameters: Mapping[str, Parameter]
     build: Callable[[Values, Sequence[Values]], Merger]
-    """From the shared values and those of each model that is merged, in their order."""
+    """From the shared values, with the ``seed`` among them, and those of each model that is merged, in their order."""
     takes_base: bool = False
     """Whether the base is one of the models that are merged, and not what they are compared with."""
     base: Literal["needed", "optional", "unused"] = "needed"
@@ -52,6 +52,7 @@ class KitMethod:
     """Models that are merged, at least and at most."""
 
 
+_DRAWING = (DareMerger, DellaMerger)
 _WEIGHT = Parameter(float, "tuned", is_required=True)
 _CHANGES = {
     "weight": _WEIGHT,
@@ -84,6 +85,7 @@ def _changes(
             normalize=shared["normalize"],
             rescale="norm" if shared["rescale"] else "none",
             **settings,
+            **({"seed": shared["seed"]} if cls in _DRAWING else {}),
         )
 
     return KitMethod({**_CHANGES, **flags, **own}, build)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +41,7 @@ def merge_from_yaml(
     *,
     hashes: bool = True,
     shard_size: int | None = None,
+    seed: int = 0,
     on_progress: Progress | None = None,
 ) -> MergeReport:
     """Merge what a YAML file of mergekit describes.
@@ -54,6 +56,7 @@ def merge_from_yaml(
             the weights alone.
         hashes: Whether SHA-256 of all inputs go into the lineage.
         shard_size: Largest number of bytes of a file of weights in a folder; None writes one.
+        seed: Seed of methods that draw numbers, as mergekit's ``--random-seed``.
         on_progress: Called with (tensors done, tensors in all) of the document that is being merged.
 
     Raises:
@@ -62,7 +65,7 @@ def merge_from_yaml(
         StorageError: If the result cannot be written.
     """
     started, cpu = time.monotonic(), time.process_time()
-    documents = read_merge_documents(path)
+    documents = [dataclasses.replace(document, seed=seed) for document in read_merge_documents(path)]
     order, notes = merge_order(documents)
     notes += _check_parameters(documents)
     plans, stages = _plans(order, [document.name for document in documents if document.name and len(documents) > 1])
@@ -74,7 +77,7 @@ def merge_from_yaml(
         raise ConfigError("--shard-size parts the weights of a folder. Leave it out, or name a folder with --out.")
     if not is_file:
         check_folder(out, MERGE_KIND)
-    target = check_out(out if is_file else Path(out) / MODEL_NAME, sources, paths)
+    target = check_out(out if is_file else Path(out) / MODEL_NAME, sources, paths, is_claimed=not is_file)
     place = target if is_file else target.parent
     lineage = Lineage(paths, sources, has_base=plan.inputs.has_base, hashes=InputHashes() if hashes else None)
     described = _described(plans)
@@ -176,7 +179,7 @@ def _drop(scratch: Path, done: Sequence[Plan], stages: Sequence[Stage], later: S
 def _described(plans: Sequence[Plan]) -> dict[str, Any]:
     """Return what the lineage says of the method, and of the documents whose results went into this one."""
     *earlier, last = (plan.file for plan in plans)
-    found: dict[str, Any] = {"method": last.method, "file": last.path.name}
+    found: dict[str, Any] = {"method": last.method, "file": last.path.name, **({"seed": last.seed} if last.seed else {})}
     if earlier:
         made: Mapping[str, Any] = {file.name: {"method": file.method, "models": list(file.models)} for file in earlier}
         found |= {"models": list(last.models), "documents": made}

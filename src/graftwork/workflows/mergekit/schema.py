@@ -74,6 +74,8 @@ class MergeFile:
     """As :func:`.template_fault` allows it; empty leaves that of the tokenizer."""
     has_slices: bool = False
     """Whether layers are chosen."""
+    seed: int = 0
+    """Of methods that draw numbers; no key of the file."""
     lines: Mapping[str, int] = field(default_factory=dict)
     """Line of each key, as messages write it."""
     model_lines: Mapping[str, int] = field(default_factory=dict)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from graftwork.core.errors import ConfigError, FileFormatError, GraftworkError
 from graftwork.core.files import read_json
+from graftwork.core.model_folder import INDEX_NAME, MODEL_NAME, said_of_pickles
 from graftwork.data.suite import Suite
 from graftwork.export.model_folder import FORMAT
 from graftwork.nn.backbones.catalog import list_backbones, modality_of, split_names
@@ -143,7 +144,15 @@ def _model_in(folder: Path) -> RankSource | None:
     if not isinstance(content, dict):
         raise FileFormatError(f"{config} holds no object; it is no description of a model.")
     if content.get("format") == FORMAT:
+        # Finalists that were not chosen are kept for predictions alone.
+        if not (config.parent / MODEL_NAME).is_file():
+            raise ConfigError(_unreadable(folder, f"{folder} holds the graph of its model and no {MODEL_NAME}"))
         return RankSource(str(folder), "run", "", str(config.parent), "as the run says")
+    if str(content.get("format", "")).startswith("graftwork-") and isinstance(content.get("plan"), dict):
+        raise ConfigError(_unreadable(folder, f"The model of {folder} is {content['plan'].get('name')!r}, which is no network"))
+    is_whole = any((folder / name).is_file() for name in (MODEL_NAME, INDEX_NAME))
+    if {"model_type", "architecture"} & content.keys() and not is_whole and (said := said_of_pickles(folder)):
+        raise ConfigError(f"{folder} holds no {MODEL_NAME}.{said}")
     if "model_type" in content:
         # Models of pictures know no words; those of both keep their keys one level down.
         is_image = "vocab_size" not in content and any(key in content for key in _PICTURE_KEYS)
@@ -152,6 +161,14 @@ def _model_in(folder: Path) -> RankSource | None:
     if "architecture" in content:
         return RankSource(str(folder), "timm", "image", str(config.parent), "see its model card")
     return None
+
+
+def _unreadable(folder: Path, why: str) -> str:
+    """Say that the model of a run has no features to be read, and what can be taken in its place."""
+    return (
+        f"{why}, so it cannot be asked for features. What it predicts can teach: graftwork predict {folder} DATA --probabilities "
+        "--out teacher.csv, then graftwork distill with --teacher teacher.csv."
+    )
 
 
 def knows_rows(source: RankSource, suite: Suite) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from graftwork.core.errors import ConfigError, DataError
@@ -190,6 +191,8 @@ def check_backbone_names(names: str | None) -> None:
     if names and names not in ("all", "none"):
         _refuse_untrained(names)
         for name in split_names(names):
+            if ":" not in name and (Path(name) / "config.json").is_file():
+                raise ConfigError(f"{name!r} is a folder. A backbone that transformers saved is named hf:{name}.")
             if name != "scratch":
                 modality_of(name)
 

@@ -87,7 +87,7 @@ class FitSettings:
         except ConfigError as error:
             problems.append(str(error))
         if self.steps is not None and self.steps < 4:
-            problems.append(f"steps must be at least 4 (the race stops at a quarter and a half of it); got {self.steps}")
+            problems.append(f"steps must be at least 4 (a race stops at a quarter and a half of them); got {self.steps}")
         if not 1 <= self.seeds <= 100:
             problems.append(f"seeds must be between 1 and 100; got {self.seeds}")
         if self.folds is not None and (self.folds in (1, 2) or not 0 <= self.folds <= MOST_FOLDS):

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["check_teacher"]
 
+_FILES = (".csv", ".tsv", ".parquet", ".pq", ".jsonl", ".ndjson", ".json", ".npy", ".npz", ".safetensors")
+"""No backbone has a name with such an end."""
+
 
 def check_teacher(name: str, kinds: Sequence[str] | None = None) -> RankSource | None:
     """Return the source that a user means by a teacher; None for a file.
@@ -27,7 +30,8 @@ def check_teacher(name: str, kinds: Sequence[str] | None = None) -> RankSource |
     if Path(name).is_file():
         return None
     if kinds is None:
-        if not Path(name).exists() and "/" in name and ":" not in name:
+        is_path = "/" in name or Path(name).suffix.lower() in _FILES
+        if not Path(name).exists() and is_path and ":" not in name:
             raise ConfigError(f"There is no file or folder {name}. A teacher is a name, a folder of a model or run, or a file.")
         return None
     if name == "all":

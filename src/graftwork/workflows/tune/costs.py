@@ -82,7 +82,13 @@ def choose(context: RunContext[TuneSettings], rows: Sequence[Row], methods: Mapp
     """
     fitting = [row for row in rows if row["status"] == "ok"]
     if not fitting:
-        said = [f"{row['method']}: {row['message']}" for row in rows]
+        # Methods with one reason, such as a file that the backbone lacks, are named together.
+        reasons: dict[str, list[str]] = {}
+        for row in rows:
+            reasons.setdefault(str(row["message"]), []).append(str(row["method"]))
+        said = [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
+        if not any(row["status"] == "over" for row in rows):
+            raise ConfigError("No method can tune this backbone.", said)
         raise ConfigError("No method fits the limits. Give more with --max-trainable or --max-memory, or leave them out.", said)
     if len(fitting) == 1:
         return str(fitting[0]["method"]), "It is the only method that fits the limits."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from inspect import signature
 from typing import Any
 
 from graftwork.core.cards import load_cards
@@ -15,9 +16,10 @@ from graftwork.core.components import Component
 from graftwork.core.errors import ConfigError
 from graftwork.core.nearest import did_you_mean
 from graftwork.core.plan import Plan
+from graftwork.core.settings import converted_value, settings_of
 from graftwork.core.stages.train import TrainStage
 
-__all__ = ["AUTO", "METHODS", "TuneMethod", "card_methods", "find_method", "plan_of", "tuning_methods"]
+__all__ = ["AUTO", "METHODS", "TuneMethod", "card_methods", "check_method", "find_method", "plan_of", "tuning_methods"]
 
 AUTO = "auto"
 _PACKAGE = "graftwork.methods.tuning."
@@ -106,6 +108,39 @@ def find_method(name: str, settings: Mapping[str, Any] | None = None) -> TuneMet
         )
     found = names[name]
     return replace(found, settings={**found.settings, **(settings or {})})
+
+
+def check_method(method: TuneMethod, given: Mapping[str, Any]) -> None:
+    """Refuse settings of a tuner that it does not have, or whose values are of another type, before anything is measured.
+
+    Args:
+        method: The method, its tuner's settings among its own.
+        given: What the user gave of them.
+
+    Raises:
+        ConfigError: With all problems at once.
+        ComponentError: If the tuner may not be imported, or is none.
+    """
+    for _, place, component in plan_of(method).components():
+        if component.path != method.path:
+            continue
+        factory = component.resolve(place.load_seam())
+        # A function or a class of one's own may take any keyword; its constructor says what it thinks.
+        if not isinstance(factory, type) or any(item.kind is item.VAR_KEYWORD for item in signature(factory).parameters.values()):
+            continue
+        known, problems = settings_of(factory), []
+        for key, value in given.items():
+            if key not in known:
+                problems.append(
+                    f"{method.name} has no setting {key!r}.{did_you_mean(key, known)} Its settings are {', '.join(known)}"
+                )
+                continue
+            try:
+                converted_value(value, known[key].annotation)
+            except ConfigError as error:
+                problems.append(f"{key} {error}")
+        if problems:
+            raise ConfigError(f"The settings of {method.name} cannot be used.", problems)
 
 
 def plan_of(method: TuneMethod) -> Plan:

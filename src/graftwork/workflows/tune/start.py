@@ -11,12 +11,13 @@ from typing import Any
 from graftwork.core.components import components_allowed
 from graftwork.core.errors import ConfigError
 from graftwork.data.options import DataOptions
+from graftwork.workflows.portfolio import check_asked
 from graftwork.workflows.runs.begin import Call, begun_run, default_out_folder, is_finished, repeat_command, source_name
 from graftwork.workflows.runs.preparation import check_backbone_names
 from graftwork.workflows.runs.run_folder import RunFolder
 from graftwork.workflows.runs.same_run import asked_for, resumed_settings
 from graftwork.workflows.runs.script_progress import ProgressChoice, check_progress, listening
-from graftwork.workflows.tune.methods import AUTO, find_method
+from graftwork.workflows.tune.methods import AUTO, check_method, find_method, plan_of
 from graftwork.workflows.tune.session import TuneSession
 from graftwork.workflows.tune.settings import DEFAULT_STEPS, TuneSettings
 from graftwork.workflows.tune.tune_run import TuneRun, load_tuning
@@ -115,9 +116,11 @@ def tune(
     call = Call(verb="tune", resume=resume, command=command or _command(given), source=source)
     with components_allowed(allow_components):
         # Before the folder exists: a mistyped name leaves nothing behind.
-        if given.method != AUTO:
-            find_method(given.method, given.settings)
+        method = find_method(given.method, given.settings) if given.method != AUTO else None
         if not run.exists():
+            if method is not None:
+                check_method(method, given.settings)
+            check_asked(None, [plan_of(method)] if method is not None else [], given.overrides)
             check_backbone_names(given.backbone)
         with begun_run(run, given, resumed, call) as settled:
             if is_finished(run, "result.json", "report.html"):

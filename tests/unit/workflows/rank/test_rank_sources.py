@@ -168,3 +168,35 @@ def test_a_folder_called_like_the_demo_is_not_ranked_on(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"No data was named.*graftwork rank \./emoji"):
         rank_data(data="sources.csv")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_whose_model_has_no_features_is_told_what_can_teach(tmp_path: Path) -> None:
+    """Linear models, trees and averages; and finalists that were not chosen, which are kept as graphs alone."""
+    suite = pictures()
+    folder = own_run(tmp_path / "mine", suite)
+    (folder / "model" / "model.safetensors").unlink()
+    config = read_json(folder / "model" / "config.json")
+    remedy = "graftwork predict mine DATA --probabilities --out teacher.csv"
+    with pytest.raises(ConfigError, match=f"mine holds the graph of its model and no model.safetensors.*{remedy}"):
+        find_sources(["mine"], ["image"])
+    with pytest.raises(ConfigError, match="The model of mine is 'linear', which is no network"):
+        write_json(folder / "model" / "config.json", {**config, "format": "graftwork-linear-1", "plan": {"name": "linear"}})
+        open_teacher("mine", suite)
+    own_run(tmp_path / "runs" / "net", suite)
+    folder.rename(tmp_path / "runs" / "line")
+    found, passed = find_sources(["runs"], ["image"])
+    assert [source.name for source in found if not source.is_control] == ["runs/net"]
+    assert [item["name"] for item in passed] == ["runs/line"]
+    assert "no network" in passed[0]["reason"]
+
+
+@pytest.mark.parametrize("config", [{"architecture": "resnet18"}, {"model_type": "vit", "image_size": 8}])
+def test_a_model_with_pickled_weights_is_told_how_to_save_it(config: dict[str, Any], tmp_path: Path) -> None:
+    """timm's save_for_hf writes pickles by default: "save it again" would change nothing."""
+    (tmp_path / "net").mkdir()
+    write_json(tmp_path / "net" / "config.json", config)
+    (tmp_path / "net" / "pytorch_model.bin").write_bytes(b"cos\nsystem\n")
+    with pytest.raises(
+        ConfigError, match=r"net holds no model.safetensors.* pytorch_model.bin is pickled.*safe_serialization=True"
+    ):
+        find_sources(["net"], ["image"])
