@@ -137,7 +137,8 @@ def system_page(card: Card, cards: list[Card]) -> str:
     """Return the page of one system: paper, claim, evidence with plot, parts with their docstrings, neighbours."""
     paper = f"[{'arXiv:' + card.arxiv if card.arxiv else 'paper or code'}]({card.link})" if card.link else ""
     parts = [
-        f"---\ntitle: {card.slug}\n---\n# {escape(card.title)}",
+        # Of what a search finds, guides come first, and systems without code last.
+        f"---\ntitle: {card.slug}\nsearch:\n  boost: {0.5 if card.is_built else 0.2}\n---\n# {escape(card.title)}",
         f'`{card.slug}` · <a href="../gallery.html?room={card.room}">{card.room}</a> · {card.kind} · '
         f"{card.year}{' · ' + paper if paper else ''} · {_badge(card.status)}",
         escape(card.summary),

@@ -125,7 +125,9 @@ def evidence_lines(evidence: Mapping[str, Any], width: int, *, stale_reason: str
     ]
     for finding in evidence["inequalities"]:
         if finding.get("state", "shown") != "shown":
-            lines.append(paragraph(f"{finding['name']}: {finding['reason']}", width=width, label=f"  {finding['state']}: ", indent=4))
+            lines.append(
+                paragraph(f"{finding['name']}: {finding['reason']}", width=width, label=f"  {finding['state']}: ", indent=4)
+            )
     for item in evidence.get("headroom", []):
         lines.append(paragraph(_headroom_sentence(item), width=width, label=f"  headroom {item['state']}: ", indent=4))
     for warning in evidence.get("convergence", {}).get("warnings", []):

@@ -33,7 +33,13 @@ def colour(text: str, name: str) -> str:
 
 
 def format_table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], *, width: int, stretch: int, right: Sequence[int] = (), wrap: bool = False
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    width: int,
+    stretch: int,
+    right: Sequence[int] = (),
+    wrap: bool = False,
 ) -> str:
     """Return a table whose column ``stretch`` is cut, or wrapped, so that lines fit.
 
@@ -70,7 +76,9 @@ def format_table(
             return [line(cells)]
         first, *others = textwrap.wrap(cells[stretch], widths[stretch], break_on_hyphens=False)
         empty = [""] * len(cells)
-        filled = [[*row[:stretch], text, *row[stretch + 1 :]] for row, text in [(cells, first), *((empty, text) for text in others)]]
+        filled = [
+            [*row[:stretch], text, *row[stretch + 1 :]] for row, text in [(cells, first), *((empty, text) for text in others)]
+        ]
         return [line(row) for row in filled]
 
     body = [text for row in rows for text in lines(list(row))]

@@ -89,7 +89,9 @@ def untested_table(view: ResultView) -> Table | None:
     for name in view.plans:
         if _improves(view, name):
             role = "chosen plan" if name == view.choice else "reference" if name == view.reference else "plan"
-            found.setdefault((role, "at least half of the trainings were still improving at their last step, or were cut"), []).append(name)
+            found.setdefault(
+                (role, "at least half of the trainings were still improving at their last step, or were cut"), []
+            ).append(name)
     rows: list[list[str | Cell]] = []
     for (kind, reason), names in found.items():
         note = "" if kind == names[0] else kind if len(names) == 1 else f"{len(names)} {kind}s"
