@@ -31,6 +31,7 @@ from graftwork.core.folders import FolderKind, claim_folder, remove_own
 from graftwork.core.source_hash import module_file
 from graftwork.core.verdicts import EXPLANATION
 from graftwork.nn.backbones.shipped import shipped_backbones
+from graftwork.reporting.formatting import plain_numbers, signed_numbers
 from graftwork.workflows.portfolio import load_catalogue
 
 __all__ = ["generate", "main"]
@@ -71,6 +72,7 @@ def gallery_page(cards: list[Card]) -> str:
     """Return the page with all systems: search, and filters by room and verdict, in the reader's browser."""
     counts = Counter[str](card.status for card in cards)
     summary = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
+    built = sum(card.is_built for card in cards)
     rows = "\n".join(_gallery_row(card) for card in sorted(cards, key=_built_first))
     rooms = _options([room for room in ROOMS if any(card.room == room for card in cards)])
     explanation = " ".join(escape(sentence) for sentence in EXPLANATION)
@@ -80,9 +82,16 @@ hide: [toc]
 ---
 # Systems
 
-{len(cards)} published systems: {summary}. [How verdicts are made](../verdicts.md).
+{len(cards)} published systems of multi-task and transfer learning. {built} are built: each has code and a recipe that tests the paper's claim
+here. The others are described, with what would have to hold.
 
-{explanation}
+Of them: {summary}.
+
+<details markdown="1"><summary>What the verdicts mean</summary>
+
+{explanation} [How verdicts are made](../verdicts.md).
+
+</details>
 
 <div class="gallery">
 <p>
@@ -99,7 +108,6 @@ hide: [toc]
 </table>
 </div>
 
-{_STYLE}
 {_SCRIPT}
 """
 
@@ -129,8 +137,9 @@ def system_page(card: Card, cards: list[Card]) -> str:
     """Return the page of one system: paper, claim, evidence with plot, parts with their docstrings, neighbours."""
     paper = f"[{'arXiv:' + card.arxiv if card.arxiv else 'paper or code'}]({card.link})" if card.link else ""
     parts = [
-        f"---\ntitle: {card.slug}\n---\n# {escape(card.title)}",
-        f"`{card.slug}` · [{card.room}](../gallery.md) · {card.kind} · "
+        # Of what a search finds, guides come first, and systems without code last.
+        f"---\ntitle: {card.slug}\nsearch:\n  boost: {0.5 if card.is_built else 0.2}\n---\n# {escape(card.title)}",
+        f'`{card.slug}` · <a href="../gallery.html?room={card.room}">{card.room}</a> · {card.kind} · '
         f"{card.year}{' · ' + paper if paper else ''} · {_badge(card.status)}",
         escape(card.summary),
         f"## Claim\n\n{escape(card.claim)}",
@@ -154,7 +163,7 @@ def system_page(card: Card, cards: list[Card]) -> str:
         names = ", ".join(f"`{plan['name']}`" for plan in card.plans)
         parts.append(f"## In the race\n\n`graftwork fit --plans +{card.plans[0]['name']}` lets it compete. Plans: {names}.")
     parts.append(_neighbours(card, cards))
-    return "\n\n".join(part for part in parts if part) + f"\n\n{_STYLE}\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _bullets(title: str, texts: tuple[str, ...]) -> str:
@@ -169,20 +178,26 @@ def _evidence_section(card: Card, evidence: Mapping[str, Any]) -> str:
     else:
         lines += [f"{_badge(card.status)} {escape(evidence['reason'])}.", ""]
     lines += [
+        '<figure class="evidence"><div class="evidence-strips" tabindex="0" role="group" aria-label="Differences of every seed">',
         evidence_plot(findings),
+        "</div><figcaption>One strip for each inequality. Open circles: the difference in every seed. Filled circle and thick bar: "
+        "their mean and its 95 % interval. Solid tick: no difference; dashed tick: the margin that is asked for. Thin bars above, with "
+        "the number of seeds: what earlier looks showed. Green is shown, red refuted, yellow open. The table has the "
+        "numbers.</figcaption></figure>",
         "",
-        "| | inequality | left | right | difference | 95 % interval | signs |",
-        "|---|---|---|---|---|---|---|",
+        "| | inequality | left | right | difference | 95 % interval | seeds above 0 |",
+        "|---|---|---:|---:|---:|---|---|",
     ]
     for item in findings:
         interval = item["difference"]
+        left, right = plain_numbers(item["left_mean"], item["right_mean"], digits=4)
+        value, low, high = signed_numbers(interval["value"], interval["low"], interval["high"])
         lines.append(
             f"| {_state(item)} | "
             f"{escape(item['name'])}{'' if item['primary'] else ' (secondary)'}<br>"
             f"<small>{escape(item['left'])} over {escape(item['right'])}, {item['demand']}, margin {item['margin']:g}: "
             f"{escape(item['reason'])}</small> "
-            f"| {item['left_mean']:.4g} | {item['right_mean']:.4g} | {interval['value']:+.3g} {escape(item['unit'])} "
-            f"| {interval['low']:+.3g} to {interval['high']:+.3g} | {item['signs']}/{len(item['differences'])} |"
+            f"| {left} | {right} | {value} {escape(item['unit'])} | {low} to {high} | {item['signs']}/{len(item['differences'])} |"
         )
     lines += _pilot_lines(evidence.get("pilot"))
     lines += _headroom_lines(evidence.get("headroom", []))
@@ -207,16 +222,23 @@ def _pilot_lines(pilot: Mapping[str, Any] | None) -> list[str]:
     if pilot is None:
         return ["", "The recipe declares no grids: how the settings of its arms were found is in its docstring below."]
     lines = ["", f"Pilot on the seeds {', '.join(map(str, pilot['seeds']))}, by {escape(', '.join(pilot['score']))}:", ""]
+    rows = []
     for arm, entry in pilot["arms"].items():
-        tried = "; ".join(
-            f"{', '.join(f'{name} {value}' for name, value in trial['settings'].items())}: {trial['mean']:.4g}"
-            for trial in entry["trials"]
-        )
-        chosen = ", ".join(f"{name} {value}" for name, value in entry["chosen"].items())
-        lines.append(f"- `{arm}` takes {escape(chosen)} ({escape(tried)})")
+        trials = entry["trials"]
+        what = f"the best of {len(trials)} settings" if len(trials) > 1 else "the only setting that was tried"
+        lines.append(f"- `{arm}` takes {escape(_settings(entry['chosen']))}, {what}")
+        scores = plain_numbers(*(trial["mean"] for trial in trials), digits=4)
+        rows += [f"| `{arm}` | {escape(_settings(trial['settings']))} | {score} |" for trial, score in zip(trials, scores, strict=True)]
     lines += [f"- `{arm}` takes what `{other}` chose" for arm, other in pilot["follows"].items()]
     lines += [f"- `{arm}` is not tuned: {escape(why)}" for arm, why in pilot["fixed"].items()]
+    if rows:
+        lines += ["", '<details markdown="1"><summary>All settings that were tried</summary>', ""]
+        lines += ["| arm | settings | score |", "|---|---|---:|", *rows, "", "</details>"]
     return lines
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
 
 
 def _convergence_lines(convergence: Mapping[str, Any] | None) -> list[str]:
@@ -288,22 +310,6 @@ def _neighbours(card: Card, cards: list[Card]) -> str:
     return f"## Nearby\n\n{', '.join(links)}" if links else ""
 
 
-_STYLE = """<style>
-.verdict{border-radius:.8em;padding:.1em .6em;font-size:.85em;white-space:nowrap;border:1px solid currentColor}
-.verdict-holds{color:#1a936f}.verdict-partly,.verdict-mixed{color:#b07d12}.verdict-contradicted{color:#c8553d}
-.verdict-open{color:#5b7fb5}
-.verdict-planned,.verdict-no-evidence,.verdict-stale{opacity:.65}
-.md-typeset table:not([class]) th{min-width:2.5em!important}
-.gallery input,.gallery select{border:1px solid currentColor;border-radius:.3em;padding:.35em .6em;margin:0 .4em .4em 0;background:transparent;color:inherit;font:inherit}
-.gallery select option{color:#000;background:#fff}
-.gallery input{min-width:14em}
-.gallery tr[hidden]{display:none}
-@media(max-width:45em){
-.gallery th,.gallery td{min-width:0!important;padding:.5em!important}
-.gallery th:nth-child(2),.gallery td:nth-child(2),.gallery th:nth-child(3),.gallery td:nth-child(3){display:none}
-}
-</style>"""
-
 _SCRIPT = """<script>
 (function () {
   const words = document.getElementById("gallery-words");
@@ -322,6 +328,11 @@ _SCRIPT = """<script>
       shown += fits ? 1 : 0;
     }
     count.textContent = shown + (shown === 1 ? " system" : " systems");
+  }
+  // A link such as gallery.html?room=merging opens the gallery with that choice made.
+  const asked = new URLSearchParams(location.search);
+  for (const [name, control] of [["words", words], ["room", room], ["verdict", verdict]]) {
+    if (asked.get(name)) { control.value = asked.get(name); }
   }
   [words, room, verdict].forEach(function (control) { control.addEventListener("input", filter); });
   filter();

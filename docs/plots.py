@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from graftwork.reporting.formatting import signed_numbers
+
 __all__ = ["evidence_plot"]
 
 _WIDTH, _ROW, _LOOK, _LEFT, _RIGHT = 720, 74, 9, 20, 20
@@ -26,7 +28,7 @@ def evidence_plot(findings: Sequence[Mapping[str, Any]]) -> str:
         top += _ROW + _LOOK * len(_earlier(finding))
     return (
         f'<svg class="evidence-plot" viewBox="0 0 {_WIDTH} {top + 8}" role="img" aria-label="Paired differences per seed" '
-        'style="max-width:100%;height:auto" font-family="inherit" font-size="13" fill="currentColor">' + "".join(rows) + "</svg>"
+        'font-family="inherit" font-size="13" fill="currentColor">' + "".join(rows) + "</svg>"
     )
 
 
@@ -50,7 +52,7 @@ def _strip(finding: Mapping[str, Any], top: float) -> str:
         )
 
     unit = f" {finding['unit']}" if finding["unit"] else ""
-    numbers = f"{interval['value']:+.3g}{unit} [{interval['low']:+.3g}, {interval['high']:+.3g}]"
+    numbers = _numbers(interval, unit)
     title = f"{state}: {finding['name']}"
     parts = [
         f'<text x="{_LEFT}" y="{top + 14}" font-weight="600">{html.escape(_short(title))}</text>',
@@ -59,9 +61,7 @@ def _strip(finding: Mapping[str, Any], top: float) -> str:
     y = top + 28
     for look in _earlier(finding):
         ends, colour = look["difference"], _COLOURS[look["state"]]
-        told = (
-            f"after {look['seeds']} seeds {look['state']}: {ends['value']:+.3g}{unit} [{ends['low']:+.3g}, {ends['high']:+.3g}]"
-        )
+        told = f"after {look['seeds']} seeds {look['state']}: {_numbers(ends, unit)}"
         parts.append(
             f'<g class="look"><title>{html.escape(told)}</title>{bar(ends, y, colour, 3)}'
             f'<circle cx="{x(ends["value"])}" cy="{y}" r="3" fill="{colour}"/>'
@@ -83,6 +83,11 @@ def _strip(finding: Mapping[str, Any], top: float) -> str:
     ]
     parts.append(f'<circle cx="{x(interval["value"])}" cy="{y}" r="5.5" fill="{_COLOURS[state]}"/>')
     return "".join(parts)
+
+
+def _numbers(interval: Mapping[str, float], unit: str) -> str:
+    value, low, high = signed_numbers(interval["value"], interval["low"], interval["high"])
+    return f"{value}{unit} [{low}, {high}]"
 
 
 def _tick(x: float, y: float, text: str, colour: str, style: str) -> str:

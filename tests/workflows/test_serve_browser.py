@@ -84,6 +84,9 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
         "table": builder.write_table_run(root / "table"),
         "many levels": builder.write_table_run(root / "many levels", further_cities=1000),
         "text": builder.write_text_run(root / "text"),
+        "series": builder.write_series_run(root / "series"),
+        "two channels": builder.write_series_run(root / "two channels", channels=2),
+        "series columns": builder.write_series_run(root / "series columns", columns=["north", "south"]),
         "controllable": builder.write_controllable_run(root / "controllable"),
         "locked": builder.write_table_run(root / "locked"),
     }
@@ -193,6 +196,26 @@ def test_a_text_is_predicted(browser: Any, addresses: dict[str, str]) -> None:
     visit.close()
 
 
+@pytest.mark.parametrize(
+    ("name", "typed", "answer"),
+    [
+        ("series", {"series": "1, 2 3\n4.5"}, "4.5"),
+        ("two channels", {"series": "1 10\n2 20\n3, 30"}, "3"),
+        ("series columns", {"north": "1 2", "south": "7 8"}, "2"),
+    ],
+)
+def test_a_series_is_predicted(browser: Any, addresses: dict[str, str], name: str, typed: dict[str, str], answer: str) -> None:
+    visit = Visit(browser, addresses[name], 360)
+    assert visit.text("#summary") == "Predicts last from a series."
+    for field, text in typed.items():
+        visit.page.locator(f"textarea[name={field}]").fill(text)
+    visit.page.locator("#predict").click()
+    visit.wait(f"document.querySelector('#results .value')?.textContent === {answer!r}")
+    visit.page.locator("textarea").first.fill("one")
+    visit.wait("document.querySelector('#error').innerText.includes('one')")
+    visit.close(complaints=1)  # the browser notes the answer with 422
+
+
 @pytest.mark.parametrize("width", [360, 1280])
 def test_sliders_change_the_model_and_its_predictions(browser: Any, addresses: dict[str, str], width: int) -> None:
     visit = Visit(browser, addresses["controllable"], width)
@@ -230,6 +253,8 @@ def test_the_api_page_lists_paths_and_fields(browser: Any, addresses: dict[str, 
     text = visit.text("#paths")
     assert text.index("POST /predict") < text.index("GET /health")
     assert ("age" if name == "table" else "picture-base64") in text
+    assert ("from rows of a table." if name == "table" else "from pictures.") in visit.text("#summary")
+    assert "string, number" not in text
     visit.close()
 
 

@@ -192,7 +192,8 @@ def decide(demand: Demand, margin: float, interval: Interval, signs: int, asked:
             return "open", f"the mean difference is below the margin of {margin:g}, and the interval reaches it"
         bound = 0.0
     else:
-        bound = -margin if demand == "not worse" else margin
+        # 0 less the margin: minus a margin of 0 would be told as -0.
+        bound = 0.0 - margin if demand == "not worse" else margin
         # What does not vary, costs and counts, may sit on the bound up to rounding.
         slack = 1e-12 * max(1.0, abs(bound))
         if interval.high < bound - slack:

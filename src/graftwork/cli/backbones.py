@@ -47,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         from graftwork.core.errors import ConfigError
 
         raise ConfigError("A second name, --out and --resume belong to: graftwork backbones build NAME.")
+    from graftwork.cli.tables import paragraph, terminal_width
     from graftwork.nn.backbones.catalog import list_backbones
 
     if arguments.name:
@@ -69,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     if learned:
         print("\nThese ship with graftwork and need no download:")
     for info in learned:
-        print(f"{info.name}, {info.licence}, learned from {info.learned_from}")
+        print(paragraph(f"{info.name}, {info.licence}, learned from {info.learned_from}", width=terminal_width(), indent=0))
     print("\n`graftwork backbones NAME` loads one and checks its weights.")
     return 0
 
@@ -119,7 +120,7 @@ def _table(found: list[BackboneInfo]) -> str:
     header = ["name", "data", "state", "size", "licence", "what it is"]
     if width < 110:  # narrow terminals do without the licence
         header, rows = [*header[:4], header[5]], [[*row[:4], row[5]] for row in rows]
-    return format_table(header, rows, width=width, stretch=len(header) - 1, right=(3,))
+    return format_table(header, rows, width=width, stretch=len(header) - 1, right=(3,), wrap=True)
 
 
 def _inspect(name: str, device: str) -> dict[str, Any]:

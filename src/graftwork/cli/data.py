@@ -62,10 +62,12 @@ def _summary(path: str) -> str:
 
 
 def _listing(summaries: dict[str, str]) -> str:
-    from graftwork.cli.tables import format_table, terminal_width
+    from graftwork.cli.tables import format_table, paragraph, terminal_width
 
-    table = format_table(["suite", "what it is"], list(map(list, summaries.items())), width=terminal_width(), stretch=1)
-    return f"{table}\n\n`graftwork data NAME` shows one, `graftwork fit NAME` runs it. Own data: graftwork fit FILE|FOLDER --targets a,b"
+    width = terminal_width()
+    table = format_table(["suite", "what it is"], list(map(list, summaries.items())), width=width, stretch=1, wrap=True)
+    hint = "`graftwork data NAME` shows one, `graftwork fit NAME` runs it. Own data: graftwork fit FILE|FOLDER --targets a,b"
+    return f"{table}\n\n{paragraph(hint, width=width)}"
 
 
 def _describe(suite: Suite) -> dict[str, Any]:

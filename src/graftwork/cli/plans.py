@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
 NAME = "plans"
-HELP = "list the plans that a race can hold, and what they ask for; with a name, tell one whole, as a file to change"
+HELP = "list the plans that a race can hold, and what they ask for; with a name, print one in full, as a file to change"
 EXAMPLES = """examples:
   graftwork plans                          all plans; a star marks those that enter a race by themselves
   graftwork plans --modality table         those for tables
@@ -32,14 +32,14 @@ _MOST = 22
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
     parser.epilog = EXAMPLES
-    parser.add_argument("name", nargs="?", metavar="NAME", help="tell this plan whole, as TOML")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="print this plan in full, as TOML")
     add_modality_argument(parser, "plans")
     add_json_argument(parser, "the plans")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """List all plans, or show one."""
-    from graftwork.cli.tables import terminal_width
+    from graftwork.cli.tables import paragraph, terminal_width
     from graftwork.workflows.portfolio import load_catalogue
 
     catalogue = load_catalogue()
@@ -53,10 +53,11 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps([_record(entry) for entry in entries], ensure_ascii=False, indent=2))
         return 0
     print(plans_table(entries, kind, terminal_width()))
-    print(
-        f"\n{len(entries)} plans. * enters a race by itself; others by name: graftwork fit DATA --plans +NAME. What a plan asks for "
-        "must be there, beside rows and labels. `graftwork plans NAME` tells one whole."
+    hint = (
+        f"{len(entries)} plans. * enters a race by itself; others by name: graftwork fit DATA --plans +NAME. What a plan asks for "
+        "must be there, beside rows and labels. `graftwork plans NAME` prints one in full."
     )
+    print(f"\n{paragraph(hint, width=terminal_width())}")
     return 0
 
 
@@ -66,7 +67,7 @@ def plans_table(entries: list[CatalogueEntry], kind: str | None, width: int) -> 
     Args:
         entries: The plans.
         kind: The star is set for races of this kind of data; None sets it for plans that enter any race.
-        width: Characters of a line; narrow listings leave out the group.
+        width: Characters of a line; narrow listings leave out the group, and say below each plan what it asks for.
     """
     from graftwork.cli.tables import format_table
 
@@ -79,8 +80,9 @@ def plans_table(entries: list[CatalogueEntry], kind: str | None, width: int) -> 
         rows.append(["*" if starred else "", plan.name, plan.group or plan.role, _cut(_data(plan)), _cut(asks), what])
     header = ["", "plan", "group", "data", "asks for", "what it is"]
     if width < _WIDE:
-        header, *rows = [[*line[:2], *line[3:]] for line in (header, *rows)]
-    return format_table(header, rows, width=width, stretch=len(header) - 1)
+        header = ["", "plan", "data", "what it is"]
+        rows = [[star, name, data, f"{what}; asks for {asks}" if asks else what] for star, name, _, data, asks, what in rows]
+    return format_table(header, rows, width=width, stretch=len(header) - 1, wrap=True)
 
 
 def _data(plan: Plan) -> str:

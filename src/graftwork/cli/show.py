@@ -22,6 +22,8 @@ EXAMPLES = """examples:
   graftwork show arXiv:2306.01708"""
 
 _INDENT = 13
+_WIDE = 100
+"""Characters of a line from which inequalities show both sides."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +72,13 @@ def describe_card(card: Card, width: int) -> str:
         return paragraph(text, width=width, label=label, indent=_INDENT)
 
     def entries(label: str, texts: tuple[str, ...]) -> list[str]:
-        return [entry(label if index == 0 else "", text) for index, text in enumerate(texts)]
+        # Of several sentences below each other it must be seen where each begins.
+        mark = "- " if len(texts) > 1 and any(" " in text for text in texts) else ""
+        indent = _INDENT + len(mark)
+        return [
+            paragraph(text, width=width, label=(label if index == 0 else "").ljust(_INDENT) + mark, indent=indent)
+            for index, text in enumerate(texts)
+        ]
 
     lines = [colour(f"{card.slug}: {card.title}", "bold"), ""]
     lines.append(entry("paper", f"{card.year}, {'arXiv:' + card.arxiv + ', ' if card.arxiv else ''}{card.link}"))
@@ -100,20 +108,31 @@ def describe_card(card: Card, width: int) -> str:
 
 def evidence_lines(evidence: Mapping[str, Any], width: int, *, stale_reason: str) -> list[str]:
     """Return the stored inequalities as a table, with what they were measured on."""
+    from graftwork.cli.tables import paragraph
+
     commit = str(evidence.get("commit", ""))[:12] or "no commit"
     state = f"stale, so it is no verdict: {stale_reason}" if stale_reason else f"{evidence['verdict']}: {evidence['reason']}"
     dirty = ", with local changes" if evidence.get("dirty") else ""
     head = (
-        f"evidence     {state}; {len(evidence['seeds'])} seeds, {float(evidence['seconds']) / 60:.1f} min, "
+        f"{state}; {len(evidence['seeds'])} seeds, {float(evidence['seconds']) / 60:.1f} min, "
         f"{str(evidence['created'])[:10]}, {commit}{dirty}"
     )
-    lines = [head, "", findings_table(evidence["inequalities"], width)]
+    lines = [
+        paragraph(head, width=width, label="evidence", indent=_INDENT),
+        "",
+        findings_table(evidence["inequalities"], width),
+        "",
+    ]
     for finding in evidence["inequalities"]:
         if finding.get("state", "shown") != "shown":
-            lines.append(f"  {finding['state']}: {finding['name']}: {finding['reason']}")
-    lines += [f"  headroom {item['state']}: {_headroom_sentence(item)}" for item in evidence.get("headroom", [])]
-    lines += [f"  warning: {warning}" for warning in evidence.get("convergence", {}).get("warnings", [])]
-    return lines
+            lines.append(
+                paragraph(f"{finding['name']}: {finding['reason']}", width=width, label=f"  {finding['state']}: ", indent=4)
+            )
+    for item in evidence.get("headroom", []):
+        lines.append(paragraph(_headroom_sentence(item), width=width, label=f"  headroom {item['state']}: ", indent=4))
+    for warning in evidence.get("convergence", {}).get("warnings", []):
+        lines.append(paragraph(warning, width=width, label="  warning: ", indent=4))
+    return lines if lines[-1] else lines[:-1]
 
 
 def _headroom_sentence(item: Mapping[str, Any]) -> str:
@@ -134,30 +153,31 @@ def findings_table(findings: Sequence[Mapping[str, Any]], width: int, *, judged:
         judged: False for runs that give no verdict; the first column then says nothing.
     """
     from graftwork.cli.tables import format_table
+    from graftwork.reporting.formatting import plain_numbers, signed_numbers
 
     rows = []
     for item in findings:
         interval = item["difference"]
+        value, low, high = signed_numbers(interval["value"], interval["low"], interval["high"])
+        left, right = plain_numbers(item["left_mean"], item["right_mean"], digits=4)
         # One seed has no interval.
-        spread = f"[{interval['low']:+.3g}, {interval['high']:+.3g}]" if len(item["differences"]) > 1 else "one seed"
+        spread = f"[{low}, {high}]" if len(item["differences"]) > 1 else "one seed"
         rows.append(
             [
                 item.get("state", "-") if judged else "-",
                 item["name"] + ("" if item["primary"] else " (secondary)"),
-                f"{item['left_mean']:.4g}",
-                f"{item['right_mean']:.4g}",
-                f"{interval['value']:+.3g} {item['unit']}".rstrip(),
+                left,
+                right,
+                f"{value} {item['unit']}".rstrip(),
                 spread,
                 f"{item['signs']}/{len(item['differences'])}",
             ]
         )
-    return format_table(
-        ["", "inequality", "left", "right", "difference", "95 % interval", "signs"],
-        rows,
-        width=width,
-        stretch=1,
-        right=(2, 3, 4),
-    )
+    header, right = ["", "inequality", "left", "right", "difference", "95 % interval", "signs"], (2, 3, 4)
+    # The difference says what counts: names of inequalities need the room.
+    if width < _WIDE:
+        header, *rows, right = *[[*row[:2], *row[4:]] for row in (header, *rows)], (2,)
+    return format_table(header, rows, width=width, stretch=1, right=right, wrap=True)
 
 
 def _next_step(card: Card) -> str:

@@ -33,9 +33,15 @@ def colour(text: str, name: str) -> str:
 
 
 def format_table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], *, width: int, stretch: int, right: Sequence[int] = ()
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    width: int,
+    stretch: int,
+    right: Sequence[int] = (),
+    wrap: bool = False,
 ) -> str:
-    """Return a table whose column ``stretch`` is cut so that lines fit.
+    """Return a table whose column ``stretch`` is cut, or wrapped, so that lines fit.
 
     Args:
         header: Titles of the columns.
@@ -43,6 +49,7 @@ def format_table(
         width: Characters in a line.
         stretch: Index of the column that gives way; it keeps at least 12 characters.
         right: Indices of columns to align on the right.
+        wrap: Go on in further lines where the text of that column is too long, instead of cutting it.
 
     Example:
         >>> print(format_table(["slug", "title"], [["ties", "Resolving Interference When Merging Models"]], width=26, stretch=1))
@@ -64,7 +71,18 @@ def format_table(
             parts.append(text.rjust(size) if index in right else text.ljust(size))
         return "  ".join(parts).rstrip()
 
-    return "\n".join([line(header), "  ".join("-" * size for size in widths), *(line(row) for row in rows)])
+    def lines(cells: Sequence[str]) -> list[str]:
+        if not wrap or len(cells[stretch]) <= widths[stretch]:
+            return [line(cells)]
+        first, *others = textwrap.wrap(cells[stretch], widths[stretch], break_on_hyphens=False)
+        empty = [""] * len(cells)
+        filled = [
+            [*row[:stretch], text, *row[stretch + 1 :]] for row, text in [(cells, first), *((empty, text) for text in others)]
+        ]
+        return [line(row) for row in filled]
+
+    body = [text for row in rows for text in lines(list(row))]
+    return "\n".join([line(header), "  ".join("-" * size for size in widths), *body])
 
 
 def paragraph(text: str, *, width: int, label: str = "", indent: int = 0) -> str:

@@ -30,8 +30,8 @@ HELP = "adapt one pretrained backbone: a delta, its ledger, and what the other m
 EXAMPLES = """examples:
   graftwork tune minilm reviews.csv --text body --targets stars,topic              auto chooses by measured cost
   graftwork tune minilm reviews.csv --text body --targets stars --method lora --tuner r=4
-  graftwork tune lite0 images/ --labels labels.csv --max-trainable 1% --max-memory 500MB
-  graftwork tune lite0 emoji --method bn-only --steps 200
+  graftwork tune efficientnet_lite0 images/ --labels labels.csv --max-trainable 1% --max-memory 500MB
+  graftwork tune efficientnet_lite0 emoji --method bn-only --steps 200
   graftwork tune --resume runs/tune-reviews-20260101-120000          go on after Ctrl-C or a crash
 
 The run folder gets delta/ (what was learned: load it with graftwork.load_tuned), model/ and model.onnx (graftwork predict RUN,

@@ -161,7 +161,11 @@ def task_table(view: CompareView) -> Table | None:
             rows.append([name, *cells])
     heads = [Cell(task.name, note=metric_words(view.metric(task)).partition(",")[0]) for task in view.tasks]
     return (
-        Table("Test scores; sure differences: ▲ ▼, leanings: △ ▽, none: =, too few rows to say: ?", ["Plan", *heads], rows)
+        Table(
+            "Test scores; ▲ better, ▼ worse, △ ▽ probably so, = no difference, ? unclear, all against separate models",
+            ["Plan", *heads],
+            rows,
+        )
         if rows
         else None
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from graftwork.reporting.formatting import MISSING, count, duration, file_size, number, percent_interval
+from collections.abc import Mapping
+
+from graftwork.core.plain_numbers import plain_number
+from graftwork.reporting.formatting import MISSING, count, duration, file_size, is_number, moment, number, percent_interval
 from graftwork.reporting.parts import Cell, Table
 from graftwork.reporting.result_view import ResultView
 from graftwork.reporting.words import kind_words
@@ -169,10 +172,10 @@ def sources_table(view: ResultView) -> Table | None:
 
 def machine_table(view: ResultView) -> Table:
     """Return versions, machine and settings of the run."""
-    facts: list[tuple[str, object]] = [("graftwork", view.result.get("version")), ("created", view.result.get("created"))]
-    facts += [(key, value) for key, value in view.section("machine").items()]
+    facts: list[tuple[str, object]] = [("graftwork", view.result.get("version")), ("created", moment(view.result.get("created")))]
+    facts += [(key, value) for key, value in view.section("machine").items() if key != "graftwork"]
     facts += [("suite fingerprint", str(view.section("suite").get("fingerprint") or "")[:16])]
-    facts += [(f"setting {key}", value) for key, value in view.section("settings").items() if value is not None]
+    facts += [(f"setting: {key.replace('_', ' ')}", _setting(key, value)) for key, value in view.section("settings").items()]
     return Table(
         caption="Versions, machine and settings",
         headers=["What", Cell("Value", numeric=False)],
@@ -180,5 +183,19 @@ def machine_table(view: ResultView) -> Table:
     )
 
 
+def _setting(key: str, value: object) -> object:
+    """Return a setting with its unit where it has one."""
+    if key == "time_limit" and is_number(value):
+        return duration(float(value))  # type: ignore[arg-type]
+    return f"{_fact(value)} s" if key.endswith("_seconds") and is_number(value) else value
+
+
 def _fact(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    """Return a value as people write it: yes and no, 1 in place of 1.0, lists without brackets."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return plain_number(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_fact(item)}" for key, item in value.items())
+    return ", ".join(map(_fact, value)) if isinstance(value, list | tuple) else str(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 __all__ = [
@@ -13,11 +14,14 @@ __all__ = [
     "file_size",
     "interval",
     "is_number",
+    "moment",
     "number",
     "percent",
     "percent_interval",
+    "plain_numbers",
     "share",
     "signed_interval",
+    "signed_numbers",
     "spans_zero",
 ]
 
@@ -147,6 +151,33 @@ def signed_interval(value: Mapping[str, Any] | None) -> str:
     return _signed(f"{center:+,.2f} [{low:+,.2f}, {high:+,.2f}]")
 
 
+def _decimals(size: float, digits: int) -> int:
+    return digits if size == 0 else min(9, max(0, digits - 1 - math.floor(math.log10(size))))
+
+
+def plain_numbers(*values: float, digits: int = 3) -> tuple[str, ...]:
+    """Return numbers that stand beside each other, all with as many decimals as the largest has with ``digits`` digits.
+
+    Example:
+        >>> plain_numbers(9.06, 1.6, digits=4), plain_numbers(62.38, 62.9, digits=4)
+        (('9.060', '1.600'), ('62.38', '62.90'))
+    """
+    decimals = _decimals(max(map(abs, values), default=0.0), digits)
+    return tuple(f"{value:,.{decimals}f}" for value in values)
+
+
+def signed_numbers(value: float, low: float, high: float, digits: int = 3) -> tuple[str, str, str]:
+    """Return a difference and the ends of its interval with signs, all with the same decimals: no more than the width bears.
+
+    Example:
+        >>> signed_numbers(0.0897, -0.116, 0.295), signed_numbers(12.31, 11.5, 13.0)
+        (('+0.090', '-0.116', '+0.295'), ('+12.3', '+11.5', '+13.0'))
+    """
+    width = high - low if math.isfinite(high - low) else 0.0
+    decimals = _decimals(max(abs(value), 0.3 * width), digits)
+    return f"{value:+,.{decimals}f}", f"{low:+,.{decimals}f}", f"{high:+,.{decimals}f}"
+
+
 def spans_zero(low: Any, high: Any) -> bool:
     """Return whether the interval contains zero, or is unknown: in both cases nothing is claimed."""
     return not (is_number(low) and is_number(high)) or low <= 0 <= high
@@ -174,6 +205,20 @@ def duration(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600:,} h {whole % 3600 // 60} min"
+
+
+def moment(text: str | None) -> str:
+    """Return a time of ISO 8601 as people write it, to the minute; another text as it is.
+
+    Example:
+        >>> moment("2026-11-30T23:40:27+00:00"), moment("2026-11-30T23:40:27+02:00"), moment(None)
+        ('2026-11-30 23:40 UTC', '2026-11-30 23:40 UTC+02:00', '')
+    """
+    try:
+        found = datetime.fromisoformat(text or "")
+    except ValueError:
+        return text or ""
+    return f"{found:%Y-%m-%d %H:%M} {found.tzname() or ''}".strip()
 
 
 def count(value: float | None) -> str:

@@ -13,6 +13,7 @@ from graftwork.core.optional import require
 from graftwork.reporting.backbone_lines import backbone_line
 from graftwork.reporting.examples import Example
 from graftwork.reporting.fact_tables import key_numbers, machine_table
+from graftwork.reporting.formatting import moment
 from graftwork.reporting.model_lines import measured_line, model_line, others_line
 from graftwork.reporting.parts import Cell, Figure, Table
 from graftwork.reporting.result_view import ResultView
@@ -151,7 +152,7 @@ def render_page(view: ResultView, sections: Sequence[Section], words: PageWords,
         command=str(view.result.get("command") or ""),
         machine=machine_table(view),
         version=view.result.get("version") or "",
-        created=view.result.get("created") or "",
+        created=moment(view.result.get("created")),
         css=(folder / "report.css").read_text(encoding="utf-8"),
         script=(folder / "report.js").read_text(encoding="utf-8"),
         # 1.5 MB of script: only where there is a plot.

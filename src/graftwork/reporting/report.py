@@ -73,7 +73,7 @@ def report_sections(view: ResultView) -> list[Section]:
         costs_section(view, [pareto_figure(view)]),
         Section(
             "race", "How the plans raced", "Race",
-            "All plans start with few steps; the better part goes on with more.",
+            "All plans start with few steps; the better part goes on with more. Each round of this is a rung.",
             (race_figure(view),), folded=(estimate_table(view),),
         ),
         Section("untested", "What was not tested", "Not tested", untested_lead(view), (untested_table(view),)),

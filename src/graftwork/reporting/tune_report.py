@@ -37,12 +37,18 @@ def render_tune_report(result: Mapping[str, Any]) -> str:
     view = TuneView(result)
     ledger = view.section("ledger")
     keys = [
-        Cell(count(ledger.get("parameters_trainable")), note="numbers learn"),
-        Cell(file_size(ledger.get("held_bytes")), note="held for the backward pass"),
-        Cell(file_size(ledger.get("peak_rss_bytes")), note="resident while training"),
+        Cell(count(ledger.get("parameters_trainable")), note="Numbers that learn"),
+        Cell(file_size(ledger.get("held_bytes")), note="Held for the backward pass"),
+        Cell(file_size(ledger.get("peak_rss_bytes")), note="Resident memory while training"),
     ]
     sections = [
-        Section("scores", "Scores", "Scores", "The primary metric of each task.", (score_table(view),)),
+        Section(
+            "scores",
+            "Scores",
+            "Scores",
+            "The metric of each task, on validation rows and on test rows, which no choice saw.",
+            (score_table(view),),
+        ),
         Section("costs", "What the methods cost", "Costs", _COSTS, (cost_table(view),)),
         Section("ledger", "Ledger", "Ledger", "What this training cost.", (ledger_table(view),)),
         data_section(view),

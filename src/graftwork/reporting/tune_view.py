@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from graftwork.core.plain_text import plain_text
-from graftwork.reporting.formatting import MISSING, count, file_size, number, share
+from graftwork.reporting.formatting import MISSING, count, duration, file_size, number, share
 from graftwork.reporting.parts import Cell, Table
 from graftwork.reporting.result_view import ResultView
 from graftwork.reporting.tables import render_table, wrap_text
@@ -31,10 +31,6 @@ class TuneView(ResultView):
     def costs(self) -> list[dict[str, Any]]:
         """One row a method."""
         return self.rows("costs")
-
-
-def _milliseconds(seconds: Any) -> str:
-    return f"{1000 * float(seconds):,.0f} ms" if isinstance(seconds, int | float) else MISSING
 
 
 def cost_table(view: TuneView, *, reasons: bool = True) -> Table:
@@ -69,23 +65,14 @@ def cost_table(view: TuneView, *, reasons: bool = True) -> Table:
                 Cell(file_size(row["held_bytes"])),
                 Cell(file_size(taken)),
                 Cell(file_size(row["rss_bytes"])),
-                Cell(_milliseconds(row["seconds_per_step"])),
+                Cell(duration(row["seconds_per_step"])),
                 Cell(note, note=about, strong=name == chosen, numeric=False),
             ]
         )
     return Table(
-        caption="What every method costs on a few steps: numbers that learn and are stored, memory held for the backward pass and "
-        "of a step besides the model, resident memory, time of a step",
-        headers=[
-            "Method",
-            Cell("learn"),
-            Cell("stored"),
-            Cell("held"),
-            Cell("step"),
-            Cell("resident"),
-            Cell("time"),
-            Cell("note", numeric=False),
-        ],
+        caption="What every method costs on a few steps: numbers that learn (below: their share of the model) and that are stored, "
+        "memory held for the backward pass, all memory of a step besides the model, resident memory of the process, time of a step",
+        headers=["Method", "Learn", "Stored", "Held", "A step", "Resident", "Time", Cell("Note", numeric=False)],
         rows=rows,
         highlight=next((index for index, row in enumerate(view.costs) if row["method"] == chosen), None),
     )
@@ -106,9 +93,9 @@ def ledger_table(view: TuneView) -> Table:
         ("held for the backward pass", file_size(ledger.get("held_bytes"))),
         ("gradients and moments of the optimiser", file_size(ledger.get("optimizer_bytes"))),
         ("highest resident memory while training", file_size(ledger.get("peak_rss_bytes"))),
-        ("a step", _milliseconds(ledger.get("seconds_per_step"))),
+        ("time of a step", duration(ledger.get("seconds_per_step"))),
         ("steps", count(ledger.get("steps"))),
-        ("training, wall seconds", number(ledger.get("wall_seconds"))),
+        ("time of the training", duration(ledger.get("wall_seconds"))),
     ]
     return Table(
         caption="Ledger of the training", headers=["What", Cell("Value")], rows=[[name, Cell(value)] for name, value in facts]
@@ -121,13 +108,13 @@ def score_table(view: TuneView) -> Table | None:
     rows: list[list[str | Cell]] = [
         [
             name,
-            Cell(metric_words(str(entry.get("metric"))).partition(",")[0], numeric=False),
+            Cell(metric_words(str(entry.get("metric"))), numeric=False),
             Cell(number(entry.get("val"))),
             Cell(number(entry.get("test"))),
         ]
         for name, entry in scores.items()
     ]
-    headers: list[str | Cell] = ["Task", Cell("metric", numeric=False), Cell("validation"), Cell("test")]
+    headers: list[str | Cell] = ["Task", Cell("Metric", numeric=False), "Validation", "Test"]
     return Table(caption="Scores of the tuned model", headers=headers, rows=rows) if rows else None
 
 

@@ -81,15 +81,21 @@ def untested_lead(view: ResultView) -> str:
 def untested_table(view: ResultView) -> Table | None:
     """Return everything that was not tested with its reason, and the plans whose trainings were not at their end; None if there is
     nothing."""
-    rows: list[list[str | Cell]] = []
+    # In a short race most plans are left out for the same reason: one row each reason.
+    found: dict[tuple[str, str], list[str]] = {}
     for item in _items(view):
-        kind = "plan" if item.get("what") == "plan" else ""
-        rows.append([Cell(str(item.get("name")), note=kind, numeric=False), Cell(str(item.get("reason") or ""), numeric=False)])
+        kind = "plan" if item.get("what") == "plan" else str(item.get("name"))
+        found.setdefault((kind, str(item.get("reason") or "")), []).append(str(item.get("name")))
     for name in view.plans:
         if _improves(view, name):
             role = "chosen plan" if name == view.choice else "reference" if name == view.reference else "plan"
-            why = "at least half of its trainings were still improving at their last step, or were cut"
-            rows.append([Cell(name, note=role, numeric=False), Cell(why, numeric=False)])
+            found.setdefault(
+                (role, "at least half of the trainings were still improving at their last step, or were cut"), []
+            ).append(name)
+    rows: list[list[str | Cell]] = []
+    for (kind, reason), names in found.items():
+        note = "" if kind == names[0] else kind if len(names) == 1 else f"{len(names)} {kind}s"
+        rows.append([Cell(", ".join(names), note=note, numeric=False), Cell(reason, numeric=False)])
     return Table("Not tested, or not to the end", ["What", Cell("Why", numeric=False)], rows) if rows else None
 
 

@@ -15,6 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from graftwork.core.input_kinds import input_kind
 from graftwork.core.version import __version__
 from graftwork.data.names import did_you_mean, short_list
 from graftwork.serving.bodies import read_body, understood
@@ -62,7 +63,7 @@ def create_app(service: Service, *, token: str | None = None, hosts: AllowedHost
     app = FastAPI(
         title=f"graftwork: {service.title}",
         version=__version__,
-        description=f"Predicts {', '.join(only.tasks)} from one {_what(only)} or many."
+        description=f"Predicts {', '.join(only.tasks)} from {_what(only)}."
         if only is not None
         else f"{len(service.models)} models that share the backbone {service.title}.",
         # Own pages: those of FastAPI load scripts from elsewhere, and a server may have no network.
@@ -281,5 +282,4 @@ def _check_queue(service: Service) -> None:
 
 
 def _what(model: ServedModel) -> str:
-    kind = model.kind
-    return "row" if kind == "joint" else kind
+    return "rows with inputs of several kinds" if model.kind == "joint" else input_kind(model.kind).noun

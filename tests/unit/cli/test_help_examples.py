@@ -10,6 +10,7 @@ from all_verbs import examples_of, parsers
 
 from graftwork.cli.common import first_example
 from graftwork.cli.main import find_verbs, main
+from graftwork.nn.backbones.catalog import list_backbones
 
 PARSERS = parsers()
 EXAMPLES = [(verb, example) for verb, parser in PARSERS.items() for example in examples_of(parser)]
@@ -46,6 +47,22 @@ def test_examples_are_understood(verb: str, example: str) -> None:
     words = shlex.split(example)
     assert words[:2] == ["graftwork", verb]
     PARSERS[verb].parse_args(words[2:])
+
+
+def test_backbones_in_examples_exist() -> None:
+    known = {info.name for info in list_backbones()} | {"all", "none", "build"}
+    named = 0
+    for verb, example in EXAMPLES:
+        arguments = vars(PARSERS[verb].parse_args(shlex.split(example)[2:]))
+        values = [arguments.get(key) for key in ("backbone", "sources", "student", "teacher")]
+        values += [arguments.get("name")] if verb == "backbones" else []
+        words = [word for value in values if value for word in (value if isinstance(value, list) else [value])]
+        for name in ",".join(words).split(","):
+            # Folders, files and names of other libraries are the user's own.
+            if name and not set("/:.") & set(name):
+                assert name.partition("@")[0] in known, example
+                named += 1
+    assert named > 10
 
 
 @pytest.mark.parametrize("example", QUICK)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def test_every_plan_has_a_line_and_defaults_have_a_star(capsys: pytest.CaptureFi
     assert call() == 0
     table = lines(capsys)
     for name, entry in load_catalogue().items():
-        (line,) = [line for line in table if line.removeprefix("*").split()[:1] == [name]]
+        (line,) = [line for line in table if line[3:4].strip() and line[3:].split()[0] == name]
         assert line.startswith("*") == (bool(entry.default) and not entry.missing)
 
 
@@ -77,23 +78,37 @@ def test_json_holds_where_plans_enter(capsys: pytest.CaptureFixture[str]) -> Non
 
 def row_of(name: str, width: int) -> str:
     table = plans.plans_table(list(load_catalogue().values()), None, width).splitlines()
-    (line,) = [line for line in table if line.removeprefix("*").split()[:1] == [name]]
+    (line,) = [line for line in table if line[3:4].strip() and line[3:].split()[0] == name]
     return line
 
 
 def test_the_table_says_what_plans_ask_for() -> None:
-    for width in (80, 200):
-        header = plans.plans_table(list(load_catalogue().values()), None, width).splitlines()[0]
-        at = header.index("asks for")
-        for name, asked in (
-            ("lora", "backbone"),
-            ("group-mean", "groups"),
-            ("mobiletl", "inverted residuals"),
-            ("dann", "unlabelled rows"),
-        ):
-            assert row_of(name, width)[at:].startswith(f"{asked}  "), name
-        assert not row_of("ple", width)[at : at + 8].strip()
-        assert ("group" in header.split()) == (width > 100)
+    asked = {"lora": "backbone", "group-mean": "groups", "mobiletl": "inverted residuals", "dann": "unlabelled rows"}
+    header = plans.plans_table(list(load_catalogue().values()), None, 200).splitlines()[0]
+    at = header.index("asks for")
+    assert "group" in header.split()
+    for name, what in asked.items():
+        assert row_of(name, 200)[at:].startswith(f"{what}  "), name
+        assert f"; asks for {what}" in text_of(name, 80), name
+    assert not row_of("ple", 200)[at : at + 8].strip()
+    assert "asks for" not in text_of("ple", 80)
+
+
+def text_of(name: str, width: int) -> str:
+    """Return the text of a plan in the last column of a narrow listing, from all of its lines."""
+    entries = list(load_catalogue().values())
+    lines = plans.plans_table(entries, None, width).splitlines()
+    at, first = lines[0].index("what it is"), lines.index(row_of(name, width))
+    more = itertools.takewhile(lambda line: not line[:at].strip(), lines[first + 1 :])
+    return " ".join(line[at:].strip() for line in [lines[first], *more])
+
+
+def test_a_narrow_listing_cuts_no_text() -> None:
+    for width in (80, 129):
+        table = plans.plans_table(list(load_catalogue().values()), None, width)
+        assert max(map(len, table.splitlines())) <= width
+        for name, entry in load_catalogue().items():
+            assert entry.plan.title in text_of(name, width), name
 
 
 def test_a_plan_is_told_whole(capsys: pytest.CaptureFixture[str]) -> None:

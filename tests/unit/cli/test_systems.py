@@ -107,19 +107,29 @@ def test_findings_show_their_numbers() -> None:
         "beats",
         "it",
         "(secondary)",
-        "2",
-        "1",
-        "+1",
+        "2.000",
+        "1.000",
+        "+1.00",
         "points",
-        "[-0.5,",
-        "+2.5]",
+        "[-0.50,",
+        "+2.50]",
         "3/4",
     ]
+    narrow = show.findings_table([finding | {"name": "a name that is much too long for a line of so few characters"}], 80)
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert "…" not in narrow
+    assert "left" not in narrow.splitlines()[0].split()
 
 
 def test_cells_are_cut_with_an_ellipsis_and_numbers_stand_right() -> None:
     text = format_table(["name", "n"], [["a" * 40, "7"], ["b", "123"]], width=20, stretch=0, right=(1,))
     assert text.splitlines() == ["name               n", "---------------  ---", "aaaaaaaaaaaaaa…    7", "b                123"]
+
+
+def test_cells_are_wrapped_where_that_is_asked_for() -> None:
+    rows = [["one two three four", "7"], ["b", "123"]]
+    text = format_table(["name", "n"], rows, width=17, stretch=0, right=(1,), wrap=True)
+    assert text.splitlines() == ["name            n", "------------  ---", "one two         7", "three four", "b             123"]
 
 
 def test_paragraphs_hang_under_their_label() -> None:

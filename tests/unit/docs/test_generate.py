@@ -102,6 +102,9 @@ def test_links_of_pages_lead_somewhere(pages: list[Path], repository: Path) -> N
         for link in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'href="([^"]+)"', text):
             if link.startswith("https://"):
                 continue
+            if link.startswith("#"):
+                assert f"\n### {link[1:]}\n" in text, f"{page.name}: {link}"
+                continue
             target = (page.parent / link).with_suffix(".md")
             guide = repository / "docs" / target.name
             assert target.exists() or (guide.exists() and target.resolve().parent == pages[0].parent.parent), (
@@ -175,7 +178,7 @@ def test_evidence_is_shown_with_plot_and_numbers(generator: ModuleType, monkeypa
     page = generator.system_page(built_card(monkeypatch, "mixed"), [])
     assert page.count("<svg") == 1
     assert "beats &lt;it&gt;" in page
-    assert "+1 points | +0.5 to +1.5 | 2/2" in page
+    assert "+1.00 points | +0.50 to +1.50 | 2/2" in page
     assert "**refuted**" in page
     assert 'verdict-mixed">mixed</span> of 2 primary inequalities 1 shown, 1 refuted' in page
     assert "commit `0123456789ab` with local changes" in page
@@ -218,7 +221,8 @@ def test_pilot_headroom_and_curves_are_told(generator: ModuleType, monkeypatch: 
         "convergence": {"arms": {"mine": {}}, "warnings": ["arm 'mine': accuracy still rising at the end in 2 of 2 seeds"]},
     }
     page = generator.system_page(card, [])
-    assert "- `mine` takes rate 2 (rate 1: 1; rate 2: 2; rate 3: 3)" in page
+    assert "- `mine` takes rate 2, the best of 3 settings\n" in page
+    assert "| `mine` | rate 3 | 3.000 |" in page.partition("<details")[2]
     assert "- `half` takes what `mine` chose" in page
     assert "Headroom refuted: oracle.score is ahead of base.score by 0.5 points (0.25 to 0.75); at least 2 are needed" in page
     assert "Warning: arm 'mine': accuracy still rising at the end in 2 of 2 seeds." in page
@@ -253,8 +257,11 @@ def test_the_gallery_explains_its_words_first(pages: list[Path]) -> None:
     first = pages[0].read_text(encoding="utf-8").partition('<div class="gallery">')[0]
     assert all(word in first for word in VERDICT_WORDS)
     assert len(EXPLANATION) == 3
-    # In three sentences, before the list.
-    assert first.count(". ") + first.count(".\n") <= 5
+    # In three sentences, before the list and behind a click; what the page is for comes first.
+    assert re.sub(r"\s+", " ", first).count(" ".join(EXPLANATION)) == 1
+    opening = first.partition("<details")[0]
+    assert "published systems of multi-task and transfer learning" in opening
+    assert len(opening.split()) < 100
 
 
 def test_plot_of_equal_differences_is_drawn(generator: ModuleType) -> None:

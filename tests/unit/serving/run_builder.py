@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from graftwork.core.records import TaskSpec
 from graftwork.data.encoders.columns import CategoricalColumn
+from graftwork.data.encoders.series import SeriesEncoder
 from graftwork.data.encoders.table import TableEncoder
 from graftwork.data.encoders.text import TextEncoder
 
@@ -120,6 +121,25 @@ def write_text_run(folder: Path) -> Path:
         TaskSpec(name="long", kind="binary", size=1, classes=("no", "yes")),
     )
     return describe(folder, encoder.state(), tasks)
+
+
+def write_series_run(folder: Path, *, channels: int = 1, columns: Sequence[str] = ()) -> Path:
+    """``last`` returns the last number of the first channel of a series of four steps."""
+    # Of mean 0 and deviation 1, so that the encoder changes no number.
+    values = np.tile([[-1.0], [1.0]], (4, channels)).reshape(2, 4, channels)
+    source: Any = pd.DataFrame({name: [[-1.0, 1.0], [1.0, -1.0, 1.0, -1.0]] for name in columns}) if columns else values
+    encoder = SeriesEncoder.fit(source, columns=columns, length=4)
+    graph(
+        folder / "model.onnx",
+        [
+            helper.make_node("Gather", ["series", "end"], ["step"], axis=1),
+            helper.make_node("Gather", ["step", "first"], ["last"], axis=1),
+        ],
+        {"series": (FLOAT, ["batch", 4, encoder.channels])},
+        {"last": (FLOAT, ["batch", 1])},
+        {"end": np.array(3), "first": np.array([0])},
+    )
+    return describe(folder, encoder.state(), (TaskSpec(name="last", kind="regression", size=1),))
 
 
 def picture_nodes(scale: str = "one") -> list[Any]:

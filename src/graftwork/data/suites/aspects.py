@@ -54,7 +54,9 @@ def aspects(
     rows_per_user: int = 8,
     seed: int = 0,
 ) -> Suite:
-    """Draw a suite of three binary tasks: whether a user clicks, puts into the cart, buys the item shown.
+    """A simulated shop whose three yes-or-no tasks read the same histories by different aspects of the items.
+
+    The tasks are whether a user clicks, puts into the cart and buys the item shown.
 
     Args:
         rows: Rows for training and validation (a tenth).

@@ -52,7 +52,7 @@ def behaviours(
     strength: float = 1.5,
     seed: int = 0,
 ) -> Suite:
-    """Draw a suite of three binary tasks: whether a user clicks, puts into the cart, buys the item shown.
+    """A simulated shop: whether a user clicks, puts into the cart and buys the item shown, from three histories.
 
     Args:
         rows: Rows for training and validation (a tenth).

@@ -45,7 +45,7 @@ def click_log(
     with_conversion: bool = False,
     seed: int = 0,
 ) -> Suite:
-    """Draw a log.
+    """A simulated log of impressions, clicks and purchases, where it is known what would have followed without the click.
 
     Tasks are ``click`` and ``purchase`` (a click that converts), both labelled for all rows. ``with_conversion`` adds
     ``conversion``: labelled for clicked rows in ``train`` and ``val``, as in any log, and for all rows in ``test``, as in none.

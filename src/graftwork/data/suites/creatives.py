@@ -71,7 +71,9 @@ def creatives(
     terms: bool = False,
     seed: int = 0,
 ) -> Suite:
-    """Draw creatives; equal arguments give equal bits.
+    """Simulated advertising creatives (columns, text and picture) and the day on which each was stopped, for two causes.
+
+    Equal arguments give equal bits.
 
     Args:
         rows: Creatives for training and validation (a tenth).

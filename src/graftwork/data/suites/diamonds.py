@@ -32,7 +32,9 @@ _DISTINCT = 53_794
 
 
 def diamonds(*, rows: int = 20_000, seed: int = 0) -> Suite:
-    """Sample stones and split them 60/20/20 at random.
+    """Diamonds, a real table of up to 53,794 stones: price and three grades, from weight and measures.
+
+    They are split 60/20/20 at random.
 
     Args:
         rows: Number of stones, from 10 to 53,794 (all distinct ones).

@@ -60,7 +60,7 @@ DRAWINGS: dict[str, Callable[[Array], Array]] = {
 
 
 def digit_family(task: str = "plain", *, copies: int = 4, seed: int = 0) -> Suite:
-    """Return one task of the family.
+    """Handwritten digits on 12x12 canvases, one task of a family: the plain digit, or one drawn and named anew.
 
     Args:
         task: ``plain`` (the pre-training task) or a name of :data:`DRAWINGS`.

@@ -67,7 +67,7 @@ def emoji_suite(
     keep_families: bool = True,
     cache: str | Path | None = None,
 ) -> Suite:
-    """Return 1629 emoji pictures with four tasks of mixed kinds, and a second drawing style for the transfer check.
+    """1629 emoji pictures with four tasks of mixed kinds, and a second drawing style for the transfer check.
 
     Args:
         seed: Seed of the division into ``train``, ``val`` and ``test``.

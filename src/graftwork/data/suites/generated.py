@@ -36,7 +36,7 @@ Array = NDArray[Any]
 def conflicting_tasks(
     *, rows: int = 2000, num_tasks: int = 3, num_features: int = 8, num_waves: int = 3, noise: float = 0.1, seed: int = 0
 ) -> Suite:
-    """Draw tasks that are best trained separately.
+    """A generated table whose tasks hurt each other: they are best trained separately.
 
     Every task is a sum of ``num_waves`` sine waves, each along its own random direction of all features and about one and a half
     periods long over the data. No wave helps another task, so a shared trunk must hold all of them, and each task's gradient
@@ -81,7 +81,7 @@ def related_tasks(
     noise: float = 0.3,
     seed: int = 0,
 ) -> Suite:
-    """Draw tasks with few labels that are best learned together.
+    """A generated table whose tasks have few labels and help each other: they are best learned together.
 
     All tasks are mixtures of the same few hidden factors, each a smooth step along a hidden direction. Every development row is
     labelled for one task only, so alone a task sees ``labels_per_task`` rows, together ``num_tasks`` times as many show where

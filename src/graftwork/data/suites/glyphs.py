@@ -41,7 +41,9 @@ def glyphs(
     noise: float = 0.2,
     seed: int = 0,
 ) -> Suite:
-    """Draw a suite of letters; equal arguments give equal bits.
+    """Letters of an invented alphabet on noisy paper: pictures, one task.
+
+    Equal arguments give equal bits.
 
     Args:
         num_train: Pictures of the training split; likewise ``num_val`` and ``num_test``.

@@ -48,7 +48,9 @@ def histology(
     object_noise: float = 0.15,
     seed: int = 0,
 ) -> Suite:
-    """Generate a suite of tissue; equal arguments give equal bits, and no split depends on the sizes of the others.
+    """Generated pictures of tissue in two stains, with labels for every pixel.
+
+    Equal arguments give equal bits, and no split depends on the sizes of the others.
 
     Args:
         num_train: Rows of the training split; likewise ``num_val`` and ``num_test``.

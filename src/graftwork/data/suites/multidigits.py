@@ -40,7 +40,9 @@ def multidigits(
     noisy_task: Literal["top_left", "bottom_right"] = "bottom_right",
     seed: int = 0,
 ) -> Suite:
-    """Draw a suite of composite pictures; equal arguments give equal bits.
+    """Two handwritten digits in one picture, a task for each: a small stand-in for Multi-MNIST.
+
+    Equal arguments give equal bits.
 
     Args:
         num_train: Pictures of the training split; likewise ``num_val`` and ``num_test``.

@@ -63,7 +63,9 @@ def multitab_bench(
     test_rows: int = 5_000,
     seed: int = 0,
 ) -> Suite:
-    """Draw a suite; a tenth of the rows that are not for testing is the validation split.
+    """A generated table with dials for the number of tasks, their correlation and their difficulty.
+
+    A tenth of the rows that are not for testing is the validation split.
 
     Args:
         rows: All rows.

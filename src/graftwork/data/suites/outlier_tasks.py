@@ -53,8 +53,9 @@ def outlier_tasks(
     labels: Literal["values", "classes"] = "values",
     seed: int = 0,
 ) -> Suite:
-    """Draw a suite whose rows have the label of one task each; ``raw["task"]`` tells which, ``raw["outliers"]`` which tasks are
-    odd.
+    """A generated table with many regression tasks that are nearly one function, and a few that are nearly another.
+
+    Each row has the label of one task: ``raw["task"]`` tells which, ``raw["outliers"]`` which tasks are odd.
 
     Args:
         num_tasks: Tasks ``y0, y1, ...``.

@@ -93,7 +93,9 @@ def series_zoo(
     downsample: bool = True,
     seed: int = 0,
 ) -> Suite:
-    """Return windows of the zoo, one channel each, standardised by the data set's mean and deviation.
+    """Time series for forecasters: many generated families, some of them held out, and the weather of New York.
+
+    They are windows of one channel each, standardised by the data set's mean and deviation.
 
     Args:
         length: Steps ``T`` that are read.

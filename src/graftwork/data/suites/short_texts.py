@@ -158,7 +158,7 @@ TEXT_TASKS: dict[str, Callable[[], Pairs]] = {
 
 
 def short_texts(task: str = "emoji", *, seed: int = 0) -> Suite:
-    """Return one of the tasks.
+    """One of eight small text tasks: names or definitions in English, to be sorted into kinds.
 
     Args:
         task: A name of :data:`TEXT_TASKS`.

@@ -14,6 +14,10 @@ from graftwork.reporting.words import cost_words
 __all__ = ["pareto_figure"]
 
 
+_MOST_HALVED = 300
+"""Ratio of the largest to the smallest cost from which a log axis has powers of ten only."""
+
+
 def pareto_figure(view: ResultView, cost: str = "") -> Figure | None:
     """Return the plot, or None without points.
 
@@ -78,6 +82,7 @@ def pareto_figure(view: ResultView, cost: str = "") -> Figure | None:
     names = ", ".join(str(row.get("plan")) for row in front)
     summary = f"Score (delta-m in percent, up is better) against {cost_name} (left is cheaper). "
     summary += f"Filled points are on the Pareto front, no plan beats them in both: {names}." if front else ""
+    summary += " The diamond is the chosen plan." if any(row.get("plan") == view.choice for row in points) else ""
     table = Table(
         caption=f"Score and {cost_name} of each plan",
         headers=["Plan", cost_name[:1].upper() + cost_name[1:], "Score", "On the front"],
@@ -103,7 +108,7 @@ def pareto_figure(view: ResultView, cost: str = "") -> Figure | None:
                 type="log" if wide else "linear",
                 **_cost_range([row["cost"] for row in points], wide),
             ),
-            yaxis=axis("score", zeroline=True),
+            yaxis=axis("delta-m in percent", zeroline=True),
             margin={"l": 8, "r": 16, "t": 24, "b": 8},
         ),
     )
@@ -136,7 +141,8 @@ def _cost_range(costs: list[float], wide: bool) -> dict[str, object]:
         ticks = [
             factor * 10.0**power
             for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-            for factor in (1, 3)
+            # Over many powers the halves would crowd on a phone.
+            for factor in ((1, 3) if high / low < _MOST_HALVED else (1,))
         ]
         return {
             "range": [math.log10(low) - room, math.log10(high) + room],

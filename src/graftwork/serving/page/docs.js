@@ -7,10 +7,12 @@ function describeType(schema) {
   const variants = schema.oneOf || schema.anyOf;
   if (variants) return variants.map(describeType).join(" | ");
   const type = [].concat(schema.type || "any").join(" | ");
-  const limits = [["minimum", "from"], ["maximum", "to"], ["minItems", "at least"], ["maxItems", "at most"], ["maxLength", "at most"]]
+  const limits = [["minimum", "from"], ["maximum", "to"], ["minItems", "at least"], ["maxItems", "at most"], ["maxLength", "at most", " characters"]]
     .filter(([key]) => schema[key] !== undefined && Math.abs(schema[key]) < 1e299)
-    .map(([key, word]) => `${word} ${schema[key]}`);
-  return [type === "array" ? `list of ${describeType(schema.items) || "any"}` : type, schema.format, ...limits].filter(Boolean).join(", ");
+    .map(([key, word, unit]) => `${word} ${schema[key].toLocaleString("en")}${unit || ""}`);
+  // "string, number" would read like two types.
+  const format = schema.format && `written as ${schema.format}`;
+  return [type === "array" ? `list of ${describeType(schema.items) || "any"}` : type, format, ...limits].filter(Boolean).join(", ");
 }
 
 // Large parts that are the same under several names are shown once.
@@ -29,7 +31,7 @@ function tree(schema) {
   const items = merged(Object.entries(schema.properties)).map(([name, part]) => make("li", {},
     make("code", {}, name), make("span", { className: "type" }, ` ${describeType(part)}`),
     required.has(name) ? make("b", {}, " required") : null,
-    part.description ? make("span", { className: "hint" }, ` ${part.description}`) : null,
+    part.description ? make("span", { className: "hint" }, ` · ${part.description}`) : null,
     tree(part)));
   return make("ul", { className: "tree" }, ...items);
 }

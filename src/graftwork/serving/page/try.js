@@ -20,6 +20,7 @@ function tableField(input) {
   let control;
   let suggestions = null;
   if (input.type === "image") return pictureField(input, id);
+  if (input.type === "series" || input.type === "moments") return seriesField(input, id);
   if (input.type === "text") {
     control = make("textarea", { id, rows: 3 });
   } else if (input.type === "categorical" && input.num_levels > input.levels.length) {
@@ -40,6 +41,25 @@ function tableField(input) {
   return [make("div", { className: "field" }, make("label", { htmlFor: id }, input.name), control, suggestions), () => {
     if (control.value === "") return null;
     return input.type === "numeric" ? Number(control.value) : control.value;
+  }];
+}
+
+// What is no number stays as it was typed: the server names it.
+function numberOf(word) {
+  if (/^(null|nan|\?)$/i.test(word)) return null;
+  return Number.isNaN(Number(word)) ? word : Number(word);
+}
+
+function seriesField(input, id) {
+  const area = make("textarea", { id, rows: 5, name: input.name });
+  area.setAttribute("aria-describedby", `${id}-form`);
+  const isMoments = input.type === "moments", isWide = !isMoments && input.channels > 1;
+  const form = isMoments ? "The time of each step, one a line." : isWide ? `One step a line, with ${input.channels} numbers.` : "Numbers with spaces or commas between them.";
+  const hint = make("p", { className: "hint", id: `${id}-form` }, `${form} The oldest first; the last ${input.length} steps count.`);
+  return [make("div", { className: "field" }, make("label", { htmlFor: id }, input.name), area, hint), () => {
+    const parts = area.value.split(isMoments || isWide ? /\n/ : /[\s,;]+/).map((part) => part.trim()).filter(Boolean);
+    if (!parts.length) return null;
+    return parts.map((part) => isWide ? part.split(/[\s,;]+/).map(numberOf) : numberOf(part));
   }];
 }
 
@@ -77,6 +97,13 @@ function buildText(place) {
   const area = make("textarea", { id: "text", rows: 6, placeholder: "Type or paste a text" });
   place.append(make("label", { htmlFor: "text" }, model.inputs[0].name), area);
   readInputs = () => area.value.trim() ? { texts: [area.value] } : null;
+}
+
+function buildSeries(place) {
+  if (model.keys[0] === "rows") return buildTable(place);
+  const [field, read] = seriesField(model.inputs[0], "series");
+  place.append(field);
+  readInputs = () => { const series = read(); return series ? { series: [series] } : null; };
 }
 
 function buildPicture(place) {
@@ -183,7 +210,7 @@ async function ask() {
 }
 
 function showEmpty(text) {
-  const words = { table: "Press Predict.", joint: "Press Predict.", text: "Type a text and press Predict.", image: "Choose a picture." };
+  const words = { table: "Press Predict.", joint: "Press Predict.", text: "Type a text and press Predict.", image: "Choose a picture.", series: "Type a series and press Predict." };
   find("#empty").textContent = text === null ? words[model.kind] : text;
   find("#empty").hidden = text === "";
   showError(null);
@@ -291,11 +318,11 @@ async function start() {
   model = await describe();
   document.title = `${model.name}: graftwork serve`;
   find("#name").textContent = model.name;
-  const what = { table: "a row of a table", joint: "a row with inputs of several kinds", text: "a text", image: "a picture" }[model.kind];
+  const what = { table: "a row of a table", joint: "a row with inputs of several kinds", text: "a text", image: "a picture", series: "a series" }[model.kind];
   const count = model.tasks.length;
   find("#summary").textContent = `Predicts ${count === 1 ? model.tasks[0].name : `${count} tasks at once`} from ${what}.`;
   buildServed();
-  ({ table: buildTable, joint: buildTable, text: buildText, image: buildPicture })[model.kind](find("#inputs"));
+  ({ table: buildTable, joint: buildTable, text: buildText, image: buildPicture, series: buildSeries })[model.kind](find("#inputs"));
   buildTasks();
   buildControls();
   find("#work").hidden = false;

@@ -47,7 +47,12 @@ def _lead(ranked: Sequence[Mapping[str, Any]], reference: str) -> str:
             f"No plan has a higher mean than separate models ({quote(reference)}); the next is {quote(second['plan'])} with "
             f"{_changed(second)}."
         )
-    return f"{quote(first['plan'])} leads with {_changed(first)} against separate models ({quote(reference)})."
+    if first["label"] in ("better", "probably better"):
+        return f"{quote(first['plan'])} leads with {_changed(first)} against separate models ({quote(reference)})."
+    return (
+        f"No plan is shown to be better than separate models ({quote(reference)}); the highest mean is that of "
+        f"{quote(first['plan'])}, {_changed(first)}."
+    )
 
 
 def _changed(row: Mapping[str, Any]) -> str:

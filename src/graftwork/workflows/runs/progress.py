@@ -255,7 +255,7 @@ class Progress:
         remaining = self.remaining_seconds()
         if remaining is not None:
             end = time.strftime("%H:%M", time.localtime(time.time() + remaining))
-            parts.append(f"about {_seconds(remaining)} left, until {end}")
+            parts.append("nearly done" if remaining < 1 else f"about {_seconds(remaining)} left, until {end}")
         best = [name for name, _, state in self.ranking() if state == "leads"]
         if best:
             parts.append(f"best so far: {best[0]}")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from graftwork.core.files import write_json
-from graftwork.reporting.formatting import number
+from graftwork.reporting.formatting import duration, number
 from graftwork.reporting.words import metric_words
 from graftwork.workflows.fit.deploy import deploy_model
 from graftwork.workflows.fit.handover import Handover
@@ -125,8 +125,8 @@ def _sentences(
     full = next((item for item in rows if item["method"] == "full" and "held_bytes" in item), None)
     if full is not None and row["method"] != "full":
         sentences.append(
-            f"A step takes {format_bytes(memory_of(row))} besides the model and {1000 * row['seconds_per_step']:,.0f} ms; full "
-            f"tuning would take {format_bytes(memory_of(full))} and {1000 * full['seconds_per_step']:,.0f} ms."
+            f"A step takes {format_bytes(memory_of(row))} besides the model and {duration(row['seconds_per_step'])}; full "
+            f"tuning would take {format_bytes(memory_of(full))} and {duration(full['seconds_per_step'])}."
         )
     tested = [
         f"{name} {metric_words(entry['metric']).partition(',')[0]} {number(entry['test'])}"
