@@ -244,7 +244,8 @@ def change_of(part: Part, base: Tensor) -> Tensor:
 
 
 def sum_parts(one: Part, other: Part, shape: torch.Size) -> Part:
-    """Return the sum of two differences of one tensor; where both have factors, so has the sum, with the sum of the ranks.
+    """Return the sum of two differences of one tensor; where both have factors, so has the sum, with the sum of the ranks, and the sum of
+    two rescalings of one dimension is one.
 
     Args:
         one: A difference.
@@ -262,6 +263,9 @@ def sum_parts(one: Part, other: Part, shape: torch.Size) -> Part:
         places, where = torch.cat([one.indices, other.indices]).unique(return_inverse=True)
         values = torch.cat([one.values, other.values])
         return Sparse(places, torch.zeros(len(places), dtype=values.dtype, device=values.device).index_add_(0, where, values))
+    if isinstance(one, Rescaled) and isinstance(other, Rescaled) and one.axis == other.axis:
+        # f (s W - W) + g (t W - W) = (u W - W) with u = 1 + f (s - 1) + g (t - 1), whatever W is.
+        return Rescaled(1.0 + one.factor * (one.scale - 1.0) + other.factor * (other.scale - 1.0), one.axis)
     return Dense(one.expand(shape) + other.expand(shape))
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from graftwork.core.errors import ConfigError, DataError
 from graftwork.data.names import short_list
 from graftwork.workflows.merge_changes import Change
 
-__all__ = ["check_together", "shapes_of"]
+__all__ = ["check_prefixes", "check_rescalings", "check_shapes_known", "check_together", "shapes_of"]
 
 Shape = tuple[int, ...]
 
@@ -28,15 +28,66 @@ def shapes_of(changes: Sequence[Change]) -> dict[str, Shape]:
                 raise DataError(
                     f"{name!r} is {list(known)} in {path} and {list(shape)} in {change.path}. Merge changes of one base."
                 )
-    for change in changes:
-        own = set(change.delta.shapes)
-        tails = {name.partition(".")[2]: name for name in found if name not in own}
+    check_prefixes([(change.path, change.delta.shapes) for change in changes])
+    return {name: shape for name, (shape, _) in found.items()}
+
+
+def check_prefixes(names: Sequence[tuple[Path, Iterable[str]]]) -> None:
+    """Refuse changes whose names of tensors differ by a prefix: they would be taken for different ones.
+
+    Args:
+        names: Where each change is, and what its tensors are called.
+
+    Raises:
+        DataError: Naming the first pair.
+    """
+    owners: dict[str, Path] = {}
+    for path, listed in names:
+        for name in listed:
+            owners.setdefault(name, path)
+    for path, listed in names:
+        own = set(listed)
+        tails = {name.partition(".")[2]: name for name in owners if name not in own}
         if shared := sorted(own & tails.keys()):
             raise DataError(
-                f"{shared[0]!r} of {change.path} may be {tails[shared[0]]!r} of {found[tails[shared[0]]][1]}: their names begin differently. Name the "
+                f"{shared[0]!r} of {path} may be {tails[shared[0]]!r} of {owners[tails[shared[0]]]}: their names begin differently. Name the "
                 "base with --base, by which names are matched."
             )
-    return {name: shape for name, (shape, _) in found.items()}
+
+
+def check_rescalings(changes: Sequence[Change], names: Collection[str]) -> None:
+    """Refuse rescalings of tensors that are merged as values: without the base they have none.
+
+    Args:
+        changes: What is merged.
+        names: The tensors.
+
+    Raises:
+        DataError: Naming the first change, and its tensors.
+    """
+    from graftwork.nn.delta_parts import Rescaled
+
+    for change in changes:
+        found = [name for name in names if isinstance(change.delta.parts.get(name), Rescaled)]
+        if found:
+            raise DataError(
+                f"{change.path} rescales (IA3) {short_list(found, 3)}, which is no change without the base, but in a mean or sum of "
+                "rescalings of the same dimensions. Name it with --base."
+            )
+
+
+def check_shapes_known(changes: Sequence[Change]) -> None:
+    """Refuse IA3 folders among changes that are merged tensor by tensor.
+
+    Raises:
+        ConfigError: Naming the first.
+    """
+    for change in changes:
+        if change.scales:
+            raise ConfigError(
+                f"{change.path} holds factors of layers (IA3) without their shapes. Without --base it is merged with other IA3 by averaging or "
+                "task-arithmetic, into a folder; otherwise name the base with --base."
+            )
 
 
 def check_together(changes: Sequence[Change]) -> None:

@@ -18,7 +18,7 @@ from graftwork.methods.merging.averaging import AveragingMerger
 from graftwork.methods.merging.driver import check_settings, iterate_merged
 from graftwork.methods.merging.task_arithmetic import TaskArithmeticMerger
 from graftwork.methods.merging.tensor_roles import Buffers, TensorRoles, assign_roles
-from graftwork.workflows.merge_adapter_checks import check_together, shapes_of
+from graftwork.workflows.merge_adapter_checks import check_rescalings, check_shapes_known, check_together, shapes_of
 from graftwork.workflows.merge_adapter_folder import check_folder_out, chosen_rank, write_folder
 from graftwork.workflows.merge_changed_source import ChangedTensors, ZeroTensors
 from graftwork.workflows.merge_changes import Change, open_change
@@ -28,18 +28,21 @@ from graftwork.workflows.merge_hashes import InputHashes
 from graftwork.workflows.merge_lineage import Lineage
 from graftwork.workflows.merge_naming import Naming
 from graftwork.workflows.merge_report import MergeReport
+from graftwork.workflows.merge_scales import all_scales, merged_scales, write_scales_folder
 
 if TYPE_CHECKING:
-    from graftwork.nn.delta_parts import LowRank
+    from graftwork.methods.tuning.peft_ia3 import Scale
+    from graftwork.nn.delta_parts import LowRank, Part, Rescaled
 
 __all__ = ["merge_adapters"]
 
 
 class _Merged:
-    """Changes that are being merged: sums of factors where the method is linear, the values of all other tensors as they come."""
+    """Changes that are being merged: exact sums where the method is linear, the values of all other tensors as they come."""
 
     def __init__(self, changes: Sequence[Change], merger: Merger, exclude: Sequence[str], buffers: Buffers) -> None:
         from graftwork.methods.tuning.peft_low_rank import is_laid_out, summed
+        from graftwork.nn.delta_parts import Rescaled
 
         self.shapes = shapes_of(changes)
         zero = ZeroTensors(self.shapes)
@@ -49,6 +52,8 @@ class _Merged:
         roles = assign_roles(zero, self.sources, exclude=exclude, buffers=buffers)
         self.notes = roles.notes
         self.factors: dict[str, LowRank] = {}
+        self.rescaled: dict[str, Rescaled] = {}
+        """Sums of rescalings: they are known, though what they change is not."""
         weights = _linear_weights(merger, len(changes))
         for name in roles.merged if weights else ():
             # A change that leaves the tensor alone counts as 0, also in a mean.
@@ -57,17 +62,25 @@ class _Merged:
             ]
             if all(is_laid_out(part, self.shapes[name]) for part, _ in found):
                 self.factors[name] = summed([part for part, _ in found], [weight for _, weight in found])  # type: ignore[misc]
-        merged = tuple(name for name in roles.merged if name not in self.factors)
+            elif isinstance(total := _sum_of_rescalings(found), Rescaled):
+                self.rescaled[name] = total
+        merged = tuple(name for name in roles.merged if name not in self.factors and name not in self.rescaled)
+        check_rescalings(changes, (*merged, *roles.averaged))
         self._roles = TensorRoles(merged, roles.averaged, (), ())
         self.dense = [*merged, *roles.averaged]
         self.num_parameters = sum(math.prod(self.shapes[name]) for name in roles.merged)
         self.merger = merger
 
+    @property
+    def exact(self) -> dict[str, Part]:
+        """Changes that are no values: factors and rescalings, by tensor."""
+        return {**self.factors, **self.rescaled}
+
     def not_finite(self, paths: Sequence[Path]) -> list[str]:
-        """Return the tensors with factors that hold NaN or infinity, and where it comes from: nothing else looks at their values."""
+        """Return the tensors with exact changes that hold NaN or infinity, and where it comes from: nothing else looks at their values."""
         import torch
 
-        found = []
+        found = [name for name, part in self.rescaled.items() if not bool((part.factor * part.scale).isfinite().all())]
         for name, part in self.factors.items():
             # No entry of the product is larger; only where that is too large, or NaN, the product itself is looked at.
             bound = float(part.up.abs().max()) * float(part.down.abs().max()) * len(part.down)
@@ -127,9 +140,20 @@ def merge_adapters(
     paths = [Path(path) for path in models]
     changes = [open_change(path) for path in paths]
     check_together(changes)
+    settings = {key: value for key, value in merger.settings().items() if key != "thresholds"}
+    scales = all_scales(changes) if not is_file and _linear_weights(merger, len(changes)) else None
+    if scales is not None:
+        if rank is not None:
+            raise ConfigError("--rank belongs to low-rank adapters, and these are IA3, which has none. Leave it out.")
+        return _merge_scales(changes, scales, Path(out), merger, exclude, settings, paths, hashes=hashes, begun=(started, cpu))
+    check_shapes_known(changes)
     merged = _Merged(changes, merger, exclude, buffers)
     target = check_out(out, merged.sources, paths) if is_file else check_folder_out(Path(out), merged.sources, paths)
-    settings = {key: value for key, value in merger.settings().items() if key != "thresholds"}
+    if merged.rescaled and not is_file:
+        raise ConfigError(
+            "An adapter folder of peft holds low-rank changes or IA3, not both. Write a delta file: give --out a name that ends in "
+            ".safetensors."
+        )
     lineage = Lineage(paths, merged.sources, has_base=False, hashes=InputHashes() if hashes else None)
     not_finite = merged.not_finite(paths)
 
@@ -139,7 +163,7 @@ def merge_adapters(
             not_finite.extend([found] if found else [])
             yield name, values
             if on_progress:
-                on_progress(done + len(merged.factors), len(merged.dense) + len(merged.factors))
+                on_progress(done + len(merged.exact), len(merged.dense) + len(merged.exact))
 
     notes = [note for change in changes for note in change.notes] + list(merged.notes)
     if is_file:
@@ -150,7 +174,7 @@ def merge_adapters(
         dense = {name: merged.shapes[name] for name in merged.dense}
         write_file(
             target,
-            merged.factors,
+            {name: (part, merged.shapes[name]) for name, part in merged.exact.items()},
             dense,
             watched(),
             merger,
@@ -168,19 +192,71 @@ def merge_adapters(
             chosen_rank(rank, merged.factors, merged.dense, changes),
             lambda: lineage.metadata(settings, final=hashes),
         )
-    seconds = time.monotonic() - started
     kept = getattr(merger, "kept_anywhere", 0)
+    conflicts = getattr(merger, "conflicts", 0) / kept if kept else None
+    return _report(target, merger, len(models), merged.num_parameters, not_finite, notes, (started, cpu), conflicts)
+
+
+def _merge_scales(
+    changes: Sequence[Change],
+    each: Sequence[Mapping[str, Scale]],
+    out: Path,
+    merger: Merger,
+    exclude: Sequence[str],
+    settings: Mapping[str, Any],
+    paths: Sequence[Path],
+    *,
+    hashes: bool,
+    begun: tuple[float, float],
+) -> MergeReport:
+    sources = [ChangedTensors(change, ZeroTensors({}), Naming()) for change in changes]
+    target = check_folder_out(out, sources, paths)
+    found, said = merged_scales(each, changes, merger, exclude)
+    lineage = Lineage(paths, sources, has_base=False, hashes=InputHashes() if hashes else None)
+    notes = [*(note for change in changes for note in change.notes), *said]
+    notes += write_scales_folder(target, found, changes, lineage.metadata(settings, final=hashes))
+    not_finite = [layer for layer, scale in found.items() if not bool(scale.values.isfinite().all())]
+    return _report(target, merger, len(changes), sum(len(scale.values) for scale in found.values()), not_finite, notes, begun)
+
+
+def _report(
+    path: Path,
+    merger: Merger,
+    num_models: int,
+    num_parameters: int,
+    not_finite: Sequence[str],
+    notes: Sequence[str],
+    begun: tuple[float, float],
+    conflicts: float | None = None,
+) -> MergeReport:
+    seconds = time.monotonic() - begun[0]
     return MergeReport(
-        path=target,
+        path=path,
         method=merger.settings(),
-        num_models=len(models),
-        num_parameters=merged.num_parameters,
-        sign_conflict_share=getattr(merger, "conflicts", 0) / kept if kept else None,
+        num_models=num_models,
+        num_parameters=num_parameters,
+        sign_conflict_share=conflicts,
         not_finite=tuple(not_finite),
         notes=tuple(notes),
         seconds=seconds,
-        ledger=Ledger(wall_seconds=seconds, cpu_seconds=time.process_time() - cpu, parameters_stored=merged.num_parameters),
+        ledger=Ledger(wall_seconds=seconds, cpu_seconds=time.process_time() - begun[1], parameters_stored=num_parameters),
     )
+
+
+def _sum_of_rescalings(found: Sequence[tuple[Part, float]]) -> Part | None:
+    """Return the weighted sum of rescalings of one dimension; None if the parts are anything else."""
+    import torch
+
+    from graftwork.nn.delta_parts import Rescaled, sum_parts
+
+    parts = [part for part, _ in found]
+    if not all(isinstance(part, Rescaled) for part in parts) or len({getattr(part, "axis", None) for part in parts}) != 1:
+        return None
+    total, *others = (part.scaled(weight) for part, weight in found)
+    for other in others:
+        # Two rescalings of one dimension need no shape.
+        total = sum_parts(total, other, torch.Size())
+    return total
 
 
 def _linear_weights(merger: Merger, count: int) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from graftwork.core.bfloat16 import WidenedTensor
 from graftwork.core.errors import ConfigError
 from graftwork.core.tensor_files import TensorSource, open_tensors
 from graftwork.workflows.merge_changes import Change, is_change, open_change
-from graftwork.workflows.merge_naming import Naming, check_prints, find_naming
+from graftwork.workflows.merge_naming import Naming, check_prints, find_naming, find_prefix
 
 __all__ = ["ChangedTensors", "ZeroTensors", "change_of_base", "open_models"]
 
@@ -185,9 +186,27 @@ def change_of_base(path: str | Path, base: TensorSource, base_path: str | Path) 
         DataError: If it belongs to another base.
         FileFormatError: If it is damaged.
     """
-    change = open_change(path)
+    change = _of_base(open_change(path), base)
     prints = change.delta.base_prints
     naming = find_naming({name: tuple(shape) for name, shape in change.delta.shapes.items()}, base, Path(path), prints)
     check_prints(prints, naming, base, Path(path))
     notes = [*change.notes, *([f"{path}: {naming.words()}."] if naming.words() else [])]
     return ChangedTensors(change, base, naming, Path(base_path)), notes
+
+
+def _of_base(change: Change, base: TensorSource) -> Change:
+    """Return a change whose factors of layers, if it has such, are differences of the base's tensors."""
+    if not change.scales:
+        return change
+    import torch
+
+    from graftwork.methods.tuning.peft_ia3 import parts_of_scales
+    from graftwork.nn.weight_delta import WeightDelta
+
+    naming = find_prefix([f"{layer}.weight" for layer in change.scales], base, change.path, may_exchange=False)
+    names = [f"{layer}.{kind}" for layer in change.scales for kind in ("weight", "bias")]
+    shapes = {name: base.shape(naming(name)) for name in names if naming(name) in base}
+    parts = parts_of_scales(change.scales, shapes, change.path)
+    return replace(
+        change, delta=WeightDelta(parts, {name: torch.Size(shapes[name]) for name in parts}, lineage=change.delta.lineage)
+    )

@@ -18,6 +18,7 @@ from graftwork.core.tensor_header import read_header
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from graftwork.methods.tuning.peft_ia3 import Scale
     from graftwork.nn.weight_delta import WeightDelta
 
 __all__ = ["Change", "is_change", "open_change"]
@@ -38,6 +39,8 @@ class Change:
     delta: WeightDelta
     saved: Mapping[str, Tensor] = field(default_factory=dict)
     """Whole tensors that stand in the place of the base's (``modules_to_save`` of peft)."""
+    scales: Mapping[str, Scale] = field(default_factory=dict)
+    """Factors by layer of an IA3 folder, which does not say what shapes the layers have; :attr:`delta` is empty then."""
     base_model: str = ""
     """What the adapter's configuration calls its base."""
     notes: tuple[str, ...] = ()
@@ -108,15 +111,22 @@ def _is_tuned(folder: Path) -> bool:
 
 def _is_change_file(file: Path) -> bool:
     header = read_header(file)
-    is_adapter = file.name == _WEIGHTS or any(".lora_" in name for name in header.entries)
+    is_adapter = file.name == _WEIGHTS or any(".lora_" in name or name.endswith(".ia3_l") for name in header.entries)
     return is_adapter or header.metadata.get("format") == DELTA_FORMAT
 
 
 def _adapter(path: Path, folder: Path) -> Change:
     from graftwork.methods.tuning.peft_delta import read_delta
+    from graftwork.methods.tuning.peft_ia3 import is_ia3, read_ia3
+    from graftwork.methods.tuning.peft_reading import read_config
+    from graftwork.nn.weight_delta import WeightDelta
 
-    delta, saved = read_delta(folder)
     files = (folder / _WEIGHTS, folder / _CONFIG)
+    if is_ia3(folder):
+        scales, base_model = read_ia3(folder), str(read_config(folder).get("base_model_name_or_path") or "")
+        delta = WeightDelta({}, {}, lineage={"peft": str(folder), "tuner": "IA3"})
+        return Change(path=path, files=files, delta=delta, scales=scales, base_model=base_model)
+    delta, saved = read_delta(folder)
     return Change(path=path, files=files, delta=delta, saved=saved, base_model=str(delta.lineage.get("base_model") or ""))
 
 
@@ -128,7 +138,7 @@ def _delta(path: Path, file: Path, notes: tuple[str, ...] = ()) -> Change:
         raise FileFormatError(f"{path} names {file.name}, which is not there. Restore it from a copy, or tune again.")
     if read_header(file).metadata.get("format") != DELTA_FORMAT:
         raise FileFormatError(
-            f"{file} holds low-rank updates without the {_CONFIG} that says how they are scaled. Give the adapter's whole folder, "
+            f"{file} holds an adapter without the {_CONFIG} that says how it is meant. Give the adapter's whole folder, "
             f"with {_CONFIG} and {_WEIGHTS}."
         )
     delta = load_delta(file)

@@ -12,14 +12,14 @@ from graftwork.interfaces.merger import Merger
 from graftwork.workflows.merge_changes import DELTA_FORMAT, Change
 
 if TYPE_CHECKING:
-    from graftwork.nn.delta_parts import LowRank
+    from graftwork.nn.delta_parts import Part
 
 __all__ = ["write_file"]
 
 
 def write_file(
     target: Path,
-    factors: Mapping[str, LowRank],
+    exact: Mapping[str, tuple[Part, tuple[int, ...]]],
     dense: Mapping[str, tuple[int, ...]],
     values: Iterable[tuple[str, Any]],
     merger: Merger,
@@ -30,7 +30,7 @@ def write_file(
 
     Args:
         target: The file.
-        factors: Changes with factors.
+        exact: Changes that are kept in a form of their own (factors, rescalings), each with the shape of its tensor.
         dense: Shape of each change that has none.
         values: Those changes.
         merger: Asked for corrections once all values were taken.
@@ -44,9 +44,9 @@ def write_file(
 
     low: dict[str, Any] = {}
     parts: dict[str, Any] = {name: {"kind": "dense", "shape": list(shape)} for name, shape in dense.items()}
-    for name, part in factors.items():
-        parts[name] = {**describe_part(part), "shape": [len(part.up), *part.down.shape[1:]]}
-        low |= {f"{name}:{key}": tensor.contiguous().numpy() for key, tensor in part.tensors().items()}
+    for name, (part, shape) in exact.items():
+        parts[name] = {**describe_part(part), "shape": list(shape)}
+        low |= {f"{name}:{key}": tensor.float().contiguous().numpy() for key, tensor in part.tensors().items()}
     known = next((change.delta for change in changes if change.delta.base_fingerprint), changes[0].delta)
     facts = {
         "format": DELTA_FORMAT,

@@ -14,7 +14,7 @@ from graftwork.core.errors import DataError
 from graftwork.core.tensor_files import TensorSource
 from graftwork.data.names import short_list
 
-__all__ = ["Naming", "check_prints", "find_naming", "stored_print"]
+__all__ = ["Naming", "check_prints", "find_naming", "find_prefix", "stored_print"]
 
 Shape = tuple[int, ...]
 _SHOWN = 5
@@ -44,10 +44,7 @@ class Naming:
 
 
 def find_naming(shapes: Mapping[str, Shape], base: TensorSource, path: Path, prints: Mapping[str, str]) -> Naming:
-    """Find the one prefix with which all tensors of a change are in the base.
-
-    Equal names count before all others. A prefix that is exchanged for another one is looked for only if the change says what its
-    base was, so that :func:`check_prints` sees a wrong guess: otherwise a change of one tower could go into another.
+    """Find the one prefix with which all tensors of a change are in the base, in their shapes; see :func:`find_prefix`.
 
     Args:
         shapes: Shape of each tensor that changes.
@@ -58,19 +55,37 @@ def find_naming(shapes: Mapping[str, Shape], base: TensorSource, path: Path, pri
     Raises:
         DataError: If there is none, or several; or shapes differ. The first tensors are named.
     """
-    for candidates in _candidates(list(shapes), base, may_exchange=bool(prints)):
-        fitting = [naming for naming in candidates if all(naming(name) in base for name in shapes)]
+    return _of_equal_shapes(find_prefix(list(shapes), base, path, may_exchange=bool(prints)), shapes, base, path)
+
+
+def find_prefix(names: list[str], base: TensorSource, path: Path, *, may_exchange: bool) -> Naming:
+    """Find the one prefix with which all tensors of a change are in the base.
+
+    Equal names count before all others. A prefix that is exchanged for another one is looked for only if the change says what its
+    base was, so that :func:`check_prints` sees a wrong guess: otherwise a change of one tower could go into another.
+
+    Args:
+        names: Names of the tensors that change, at least one.
+        base: The base.
+        path: Of the change, for messages.
+        may_exchange: Whether the change says what its base was.
+
+    Raises:
+        DataError: If there is none, or several. The first tensors are named.
+    """
+    for candidates in _candidates(names, base, may_exchange=may_exchange):
+        fitting = [naming for naming in candidates if all(naming(name) in base for name in names)]
         if len(fitting) > 1:
-            choice = ", ".join(repr(naming(next(iter(shapes)))) for naming in fitting[:_SHOWN])
+            choice = ", ".join(repr(naming(names[0])) for naming in fitting[:_SHOWN])
             raise DataError(
-                f"{path}: {next(iter(shapes))!r} could be any of {choice} of the base. Give the base that it was tuned from, or name "
+                f"{path}: {names[0]!r} could be any of {choice} of the base. Give the base that it was tuned from, or name "
                 "its tensors as the base does."
             )
         if fitting:
-            return _of_equal_shapes(fitting[0], shapes, base, path)
-    missing = [name for name in shapes if name not in base]
+            return fitting[0]
+    missing = [name for name in names if name not in base]
     raise DataError(
-        f"{path} does not fit the base: {len(missing)} of the {len(shapes)} tensors that it changes are not there, under no one prefix: "
+        f"{path} does not fit the base: {len(missing)} of the {len(names)} tensors that it changes are not there, under no one prefix: "
         f"{short_list(missing, _SHOWN)}. Give the base that it was tuned from with --base."
     )
 

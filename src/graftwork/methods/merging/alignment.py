@@ -63,14 +63,16 @@ def match_weights(
             size = groups.sizes[group]
             gains = np.zeros((size, size))
             for axis in groups.groups[group]:
-                # All other groups are where they are by now, this one as the model has it.
-                others = permuted_tensor(axis.tensor, wide[axis.tensor], groups, {**orders, group: np.arange(size)})
+                # All other axes are where they are by now, this one as the model has it.
+                others = permuted_tensor(axis.tensor, wide[axis.tensor], groups, orders, but=axis)
                 gains += _units(fixed[axis.tensor], axis, size) @ _units(others, axis, size).T
             rows, columns = linear_sum_assignment(gains, maximize=True)
             # Equal gains keep the present order, or ties would never end.
             present = gains[np.arange(size), orders[group]].sum()
             if gains[rows, columns].sum() > present + 1e-9 * (1.0 + abs(present)):
-                orders[group], moved = columns.astype(np.int64), True
+                found = {**orders, group: columns.astype(np.int64)}
+                if _is_better(group, found, orders, fixed, wide, groups):
+                    orders, moved = found, True
         if not moved:
             break
     return orders
@@ -82,11 +84,35 @@ def permuted(model: Mapping[str, Array], groups: NeuronGroups, orders: Mapping[s
     return {name: permuted_tensor(name, np.asarray(model[name]), groups, orders) for name in names}
 
 
-def permuted_tensor(name: str, values: Array, groups: NeuronGroups, orders: Mapping[str, Order]) -> Array:
-    """Return one tensor with the units of all groups that it has in the given order."""
+def _is_better(
+    group: str,
+    found: Mapping[str, Order],
+    present: Mapping[str, Order],
+    fixed: Mapping[str, Array],
+    model: Mapping[str, Array],
+    groups: NeuronGroups,
+) -> bool:
+    """Return whether products with the reference grow. They do as the assignment says, unless a tensor has the group on two axes (a layer
+    whose inputs are added to its outputs): both then move at once, and the assignment saw one of them move."""
+    names = [axis.tensor for axis in groups.groups[group]]
+    doubled = {name for name in names if names.count(name) > 1}
+    if not doubled:
+        return True
+
+    def total(orders: Mapping[str, Order]) -> float:
+        return sum(float((fixed[name] * permuted_tensor(name, model[name], groups, orders)).sum()) for name in set(names))
+
+    before = total(present)
+    return total(found) > before + 1e-9 * (1.0 + abs(before))
+
+
+def permuted_tensor(
+    name: str, values: Array, groups: NeuronGroups, orders: Mapping[str, Order], *, but: Axis | None = None
+) -> Array:
+    """Return one tensor with the units of all groups that it has in the given order, ``but`` those of one axis."""
     for group, axes in groups.groups.items():
         for axis in axes:
-            if axis.tensor == name:
+            if axis.tensor == name and axis != but:
                 size = groups.sizes[group]
                 block = values.shape[axis.axis] // size
                 # Unit u of a flattened map takes the entries from u * block on.

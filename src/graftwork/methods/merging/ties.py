@@ -4,7 +4,7 @@ Paper: Yadav et al., "TIES-Merging: Resolving Interference When Merging Models",
 
 Trimming is global: over all merged entries of one model at once, not per tensor. The exact threshold is found in two streaming
 passes: a systematic sample brackets it, then entries inside the bracket are collected. Memory is one tensor plus a few million
-sampled magnitudes.
+sampled magnitudes; of exact ties it is remembered where they are, and their tensors are read once more.
 
 Departures and options (the defaults follow the paper and its released code):
 
@@ -77,7 +77,9 @@ class TiesMerger(Merger):
         self._searches: list[KthMagnitude] = []
         self._started = False
         self._sign_votes = 0
-        self._tied: list[tuple[str, Array, Array]] = []
+        # Where ties are, not what they become: of models in half precision one entry in twenty can be tied.
+        self._tied: dict[str, list[int]] = {}
+        self._tensors: Callable[[str], tuple[Array, Sequence[Array]]] | None = None
         self.conflicts = 0
         """Entries where surviving changes of different models have different signs; counted while merging."""
         self.kept_anywhere = 0
@@ -86,6 +88,7 @@ class TiesMerger(Merger):
     def run_passes(self, names: Sequence[str], tensors: Callable[[str], tuple[Array, Sequence[Array]]]) -> None:
         """Forget the merge before this one, and show all tensors; see :class:`~graftwork.interfaces.merger.Merger`."""
         self._forget()
+        self._tensors = tensors
         super().run_passes(names, tensors)
 
     def needs_pass(self) -> bool:
@@ -131,9 +134,30 @@ class TiesMerger(Merger):
         return merged.reshape(base.shape)
 
     def corrections(self) -> Iterator[tuple[str, Array, Array]]:
-        """Yield the exactly tied entries once the model's majority sign is known, if it is not the one assumed."""
-        if self._sign_votes > 0:
-            yield from self._tied
+        """Yield the exactly tied entries once the model's majority sign is known, if it is not the one assumed. Their tensors are
+        looked at again, so that no entry is held until then."""
+        if self._sign_votes <= 0:
+            return
+        for name, starts in self._tied.items():
+            if self._tensors is None:
+                raise RuntimeError(
+                    "Ties are looked at again through the tensors of `run_passes`; use the driver in methods.merging.driver."
+                )
+            base, experts = self._tensors(name)
+            flat_base, flats = base.reshape(-1), [expert.reshape(-1) for expert in experts]
+            thresholds, weights = self._thresholds(flat_base, flats), self.config.weights or (1.0,) * len(flats)
+            dtype = np.result_type(base.dtype, np.float32)
+            workspace = _Workspace(len(flats), min(_CHUNK, flat_base.size), dtype)
+            for start in starts:
+                window = slice(start, start + _CHUNK)
+                own = flat_base[window]
+                changes, total, positives, negatives = self._trimmed(
+                    own, [flat[window] for flat in flats], thresholds, weights, workspace
+                )
+                tied = np.flatnonzero((total == 0) & (negatives > 0))
+                up, buffers = np.ones(tied.size, np.bool_), (np.empty(tied.size, dtype), np.empty(tied.size, dtype))
+                means = self._agreeing_mean(changes[:, tied], up, positives[tied], negatives[tied], weights, *buffers)
+                yield name, tied + start, own[tied] + self.config.scaling * means
 
     def settings(self) -> Mapping[str, Any]:
         """Return the settings, and the thresholds that global trimming found."""
@@ -167,6 +191,34 @@ class TiesMerger(Merger):
         workspace: _Workspace,
     ) -> Array:
         config = self.config
+        changes, total, positives, negatives = self._trimmed(base, experts, thresholds, weights, workspace)
+        self.kept_anywhere += int(np.count_nonzero(positives + negatives >= 2))
+        self.conflicts += int(np.count_nonzero((positives > 0) & (negatives > 0)))
+        if config.elect == "none":
+            total = changes.sum(axis=0, out=total)
+            divisor: Array | float = len(weights) if config.divide_by == "models" else np.maximum(positives + negatives, 1)
+            return np.divide(total, divisor, out=total)
+        # Each entry has one vote for the majority of the whole model, whatever its size.
+        self._sign_votes += int(np.count_nonzero(total > 0)) - int(np.count_nonzero(total < 0))
+        upwards = total > 0 if config.zero_sign != "positive" else total >= 0
+        scratch, result = workspace.scratch[: base.size], workspace.result[: base.size]
+        result = self._agreeing_mean(changes, upwards, positives, negatives, weights, scratch, result)
+        # Downwards was assumed above; what is tied is looked at again once the vote of all tensors is counted.
+        if config.zero_sign == "majority" and bool(((total == 0) & (negatives > 0)).any()):
+            self._tied.setdefault(name, []).append(start)
+        return result
+
+    def _trimmed(
+        self,
+        base: Array,
+        experts: Sequence[Array],
+        thresholds: Sequence[float],
+        weights: Sequence[float],
+        workspace: _Workspace,
+    ) -> tuple[Array, Array, Array, Array]:
+        """Return the weighted trimmed changes of a chunk ``[models, entries]``, what signs are elected on, and how many of them are
+        positive and negative; all of them lie in the workspace."""
+        config = self.config
         size = base.size
         changes, scratch, total = workspace.changes[:, :size], workspace.scratch[:size], workspace.total[:size]
         positives, negatives, flags = workspace.positives[:size], workspace.negatives[:size], workspace.flags[:size]
@@ -188,25 +240,7 @@ class TiesMerger(Merger):
                 total += change
             if weight != 1.0:
                 np.multiply(change, weight, out=change)
-        self.kept_anywhere += int(np.count_nonzero(positives + negatives >= 2))
-        self.conflicts += int(np.count_nonzero((positives > 0) & (negatives > 0)))
-        if config.elect == "none":
-            total = changes.sum(axis=0, out=total)
-            divisor: Array | float = len(weights) if config.divide_by == "models" else np.maximum(positives + negatives, 1)
-            return np.divide(total, divisor, out=total)
-        # Each entry has one vote for the majority of the whole model, whatever its size.
-        self._sign_votes += int(np.count_nonzero(total > 0)) - int(np.count_nonzero(total < 0))
-        upwards = total > 0 if config.zero_sign != "positive" else total >= 0
-        result = self._agreeing_mean(changes, upwards, positives, negatives, weights, scratch, workspace.result[:size])
-        if config.zero_sign == "majority":
-            # Downwards was assumed above; the values for upwards are kept until the vote of all tensors is counted.
-            tied = np.flatnonzero((total == 0) & (negatives > 0))
-            if tied.size:
-                up = np.ones(tied.size, np.bool_)
-                buffers = np.empty(tied.size, changes.dtype), np.empty(tied.size, changes.dtype)
-                means = self._agreeing_mean(changes[:, tied], up, positives[tied], negatives[tied], weights, *buffers)
-                self._tied.append((name, tied + start, base[tied] + config.scaling * means))
-        return result
+        return changes, total, positives, negatives
 
     def _agreeing_mean(
         self,

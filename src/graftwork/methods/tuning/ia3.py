@@ -147,15 +147,16 @@ class IA3(LayerTuner[RescaledLayer]):
         from graftwork.methods.tuning.peft_ia3 import read_ia3
 
         found, modules = read_ia3(folder), dict(model.named_modules())
-        for name, (side, scale) in found.items():
+        for name, scale in found.items():
             layer: Any = modules.get(name)
-            if layer is None or not can_rescale(layer, side) or layer.weight.shape[0 if side == "outputs" else 1] != len(scale):
+            fits = layer is not None and can_rescale(layer, scale.side) and layer.weight.shape[scale.axis] == len(scale.values)
+            if not fits:
                 what = "has no such layer" if layer is None else f"has there {layer}"
                 raise ConfigError(
-                    f"{folder} does not fit this model: it scales {len(scale)} {side} of {name!r}; the model {what}."
+                    f"{folder} does not fit this model: it scales {len(scale.values)} {scale.side} of {name!r}; the model {what}."
                 )
         tuner = cls(target_modules=tuple(found))
-        tuner.attach_layers(model, {name: side for name, (side, _) in found.items()})
-        for name, (_, scale) in found.items():
-            tuner.layers[name].scale.data.copy_(scale)
+        tuner.attach_layers(model, {name: scale.side for name, scale in found.items()})
+        for name, scale in found.items():
+            tuner.layers[name].scale.data.copy_(scale.values)
         return tuner

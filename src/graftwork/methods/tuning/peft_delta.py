@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from graftwork.core.errors import ConfigError
 from graftwork.math.fingerprint import state_fingerprint, tensor_prints
 from graftwork.methods.tuning.peft_folder import write_adapter
-from graftwork.methods.tuning.peft_ia3 import is_ia3, read_ia3
+from graftwork.methods.tuning.peft_ia3 import is_ia3, parts_of_scales, read_ia3
 from graftwork.methods.tuning.peft_reading import AdaptedLayer, read_adapter
 from graftwork.nn.delta_base import check_shapes
 from graftwork.nn.foldable import plain_state
-from graftwork.nn.weight_delta import Decomposed, Dense, LowRank, Part, Rescaled, WeightDelta
+from graftwork.nn.weight_delta import Decomposed, Dense, LowRank, Part, WeightDelta
 
 __all__ = ["delta_from_peft", "delta_to_peft", "read_delta"]
 
@@ -100,15 +100,8 @@ def _of_ia3(folder: Path, model: nn.Module | None, prefix: str) -> WeightDelta:
             f"{folder} holds IA3, factors on what layers compute, which are no difference without the base. Give it as well."
         )
     state = plain_state(model)
-    parts: dict[str, Part] = {}
-    for name, (side, scale) in read_ia3(folder).items():
-        weight, bias, axis = f"{prefix}{name}.weight", f"{prefix}{name}.bias", 0 if side == "outputs" else 1
-        if weight not in state or state[weight].ndim < 2 or state[weight].shape[axis] != len(scale):
-            has = f"{weight!r} of shape {list(state[weight].shape)}" if weight in state else f"no {weight!r}"
-            raise ConfigError(f"{folder} does not fit the model: it scales {len(scale)} {side} of {name!r}; the model has {has}.")
-        parts[weight] = Rescaled(scale, axis)
-        if side == "outputs" and bias in state:
-            parts[bias] = Rescaled(scale.clone())
+    scales = {f"{prefix}{name}": scale for name, scale in read_ia3(folder).items()}
+    parts = parts_of_scales(scales, {name: tensor.shape for name, tensor in state.items()}, folder)
     return WeightDelta(
         parts,
         {name: state[name].shape for name in parts},

@@ -8,7 +8,8 @@ A layer has one tensor, ``base_model.model.<layer>.ia3_l``: factors of the outpu
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from graftwork.core.files import write_bytes, write_json
 from graftwork.core.tensor_files import TensorFile
 from graftwork.core.tensor_header import with_sorted_texts
 from graftwork.methods.tuning.peft_reading import CONFIG_NAME, WEIGHTS_NAME, is_harmless, read_config
+from graftwork.nn.delta_parts import Part, Rescaled
 from graftwork.nn.rescaled_layer import RescaledLayer, Side
 
-__all__ = ["is_ia3", "read_ia3", "write_ia3"]
+__all__ = ["Scale", "is_ia3", "parts_of_scales", "read_ia3", "write_ia3", "write_scales"]
 
 _KEY = re.compile(r"(?:base_model\.model\.)?(?P<layer>.+)\.ia3_l(?:\.default)?(?:\.weight)?")
 _OFF: Mapping[str, tuple[Any, ...]] = {"fan_in_fan_out": (False, None), "modules_to_save": (None, [])}
@@ -33,6 +35,27 @@ _INFORMATION = frozenset((
     "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
     "target_modules", "exclude_modules", "feedforward_modules", "init_ia3_weights",
 ))  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scale:
+    """Factors of one layer."""
+
+    side: Side
+    values: Tensor
+    """``[features]``."""
+    of_maps: bool = False
+    """Whether the layer is a convolution, whose factors peft stores in another shape."""
+
+    @property
+    def axis(self) -> int:
+        """Dimension of the layer's weight that the factors run along."""
+        return 0 if self.side == "outputs" else 1
+
+    def stored(self) -> Tensor:
+        """Return the factors in the shape in which peft stores them."""
+        shape = [1, -1, 1, 1] if self.of_maps else [-1, 1] if self.side == "outputs" else [1, -1]
+        return self.values.detach().cpu().reshape(shape).contiguous()
 
 
 def is_ia3(folder: str | Path) -> bool:
@@ -44,11 +67,8 @@ def is_ia3(folder: str | Path) -> bool:
     return read_config(Path(folder)).get("peft_type") == "IA3"
 
 
-def read_ia3(folder: str | Path) -> dict[str, tuple[Side, Tensor]]:
-    """Read an IA3 adapter.
-
-    Returns:
-        ``{layer: (side, scale)}``, each scale ``[features]``.
+def read_ia3(folder: str | Path) -> dict[str, Scale]:
+    """Read an IA3 adapter; return its factors by layer.
 
     Raises:
         FileFormatError: If a file is missing, damaged or incomplete.
@@ -59,7 +79,7 @@ def read_ia3(folder: str | Path) -> dict[str, tuple[Side, Tensor]]:
     if problems := list(_problems(config)):
         raise ConfigError(f"{folder / CONFIG_NAME} cannot be used.", problems)
     stored = TensorFile(folder / WEIGHTS_NAME)
-    found: dict[str, tuple[Side, Tensor]] = {}
+    found: dict[str, Scale] = {}
     for key in stored:
         match = _KEY.fullmatch(key)
         if match is None:
@@ -74,10 +94,36 @@ def read_ia3(folder: str | Path) -> dict[str, tuple[Side, Tensor]]:
                 f"{folder / WEIGHTS_NAME}: the scale of {layer!r} has shape {list(scale.shape)} and type {scale.dtype}, and stands for "
                 f"{side}; one tensor of shape {shapes[0]} or {shapes[1]} is expected. Save the adapter again."
             )
-        found[layer] = side, scale.flatten()
+        found[layer] = Scale(side=side, values=scale.flatten(), of_maps=scale.ndim == 4)
     if not found:
         raise FileFormatError(f"{folder / WEIGHTS_NAME} holds no scale. Save the adapter again.")
     return found
+
+
+def parts_of_scales(scales: Mapping[str, Scale], shapes: Mapping[str, Sequence[int]], where: str | Path) -> dict[str, Part]:
+    """Return factors as differences of weights, and of biases where outputs are scaled.
+
+    Args:
+        scales: By layer.
+        shapes: Of the base's tensors, by the names that the layers have in the adapter.
+        where: The adapter, for messages.
+
+    Raises:
+        ConfigError: If a layer is not there, or has another size.
+    """
+    parts: dict[str, Part] = {}
+    for name, scale in scales.items():
+        weight, bias = f"{name}.weight", f"{name}.bias"
+        shape = shapes.get(weight)
+        if shape is None or len(shape) < 2 or shape[scale.axis] != len(scale.values):
+            has = f"no {weight!r}" if shape is None else f"{weight!r} of shape {list(shape)}"
+            raise ConfigError(
+                f"{where} does not fit the model: it scales {len(scale.values)} {scale.side} of {name!r}; the model has {has}."
+            )
+        parts[weight] = Rescaled(scale.values, scale.axis)
+        if scale.side == "outputs" and bias in shapes:
+            parts[bias] = Rescaled(scale.values.clone())
+    return parts
 
 
 def write_ia3(layers: Mapping[str, RescaledLayer], folder: str | Path, *, base_model: str = "") -> None:
@@ -85,35 +131,51 @@ def write_ia3(layers: Mapping[str, RescaledLayer], folder: str | Path, *, base_m
 
     Args:
         layers: The layers by the name of the layer that they rescale.
+        folder: See :func:`write_scales`.
+        base_model: See there.
+
+    Raises:
+        StorageError: If the folder cannot be written.
+    """
+    scales = {name: Scale(side=layer.side, values=layer.scale, of_maps=layer.weight.ndim == 4) for name, layer in layers.items()}
+    write_scales(scales, folder, base_model=base_model)
+
+
+def write_scales(
+    scales: Mapping[str, Scale], folder: str | Path, *, base_model: str = "", metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write factors so that peft's ``PeftModel.from_pretrained`` reads them.
+
+    Args:
+        scales: By layer.
         folder: Folder to write into; created if needed, files are replaced atomically.
         base_model: Name or folder of the base model, for the reader's information.
+        metadata: More texts for the header of the weights, such as a lineage.
 
     Raises:
         StorageError: If the folder cannot be written.
     """
     folder = Path(folder)
-    tensors = {}
-    for name, layer in layers.items():
-        shape = [1, -1, 1, 1] if layer.weight.ndim == 4 else [-1, 1] if layer.side == "outputs" else [1, -1]
-        tensors[f"base_model.model.{name}.ia3_l"] = layer.scale.detach().cpu().reshape(shape).contiguous()
+    tensors = {f"base_model.model.{name}.ia3_l": scale.stored() for name, scale in scales.items()}
     config: dict[str, Any] = {
         "peft_type": "IA3",
         "task_type": None,
         "base_model_name_or_path": base_model or None,
         "inference_mode": True,
         # Full names as expressions: in a list "fc" would also match "block.fc".
-        "target_modules": _expression(layers),
-        "feedforward_modules": _expression(name for name, layer in layers.items() if layer.side == "inputs") or [],
+        "target_modules": _expression(scales),
+        "feedforward_modules": _expression(name for name, scale in scales.items() if scale.side == "inputs") or [],
         "fan_in_fan_out": False,
         "modules_to_save": None,
         "init_ia3_weights": True,
     }
     # Weights first: a new folder whose configuration exists is complete.
-    write_bytes(folder / WEIGHTS_NAME, with_sorted_texts(save(tensors, metadata={"format": "pt"})))
+    content = save(tensors, metadata={**(metadata or {}), "format": "pt"})
+    write_bytes(folder / WEIGHTS_NAME, with_sorted_texts(content))
     write_json(folder / CONFIG_NAME, config)
 
 
-def _expression(names: Iterator[str] | Mapping[str, Any]) -> str:
+def _expression(names: Iterable[str]) -> str:
     return "|".join(re.escape(name) for name in names)
 
 

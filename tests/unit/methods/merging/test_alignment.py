@@ -184,3 +184,34 @@ def test_statistics_are_those_of_the_rows_and_the_network_stays() -> None:
     assert not network.training
     assert estimate_statistics(nn.Linear(2, 2), [torch.zeros(1, 2)], nn.Linear(2, 2)) == {}
     assert estimate_statistics(network, [], network) == {}
+
+
+class Stream(nn.Module):
+    """Layers whose outputs are added to their inputs, so that a weight has the units of the stream on both of its axes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begin, self.end = nn.Linear(5, 12), nn.Linear(12, 3)
+        self.blocks = nn.ModuleList(nn.Linear(12, 12) for _ in range(3))
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        states = self.begin(rows)
+        for block in self.blocks:
+            states = states + torch.relu(block(states))
+        return self.end(states)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_units_are_found_again_where_a_weight_has_them_on_both_axes(seed: int) -> None:
+    torch.manual_seed(seed)
+    network = Stream()
+    groups = groups_of_network(network)
+    (group,) = groups.groups
+    assert [axis.axis for axis in groups.groups[group] if axis.tensor == "blocks.0.weight"] == [1, 0]
+    reference = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    random = np.random.default_rng(seed)
+    moved = permuted(reference, groups, {group: random.permutation(12)})
+    noisy = {name: (values + 0.02 * random.standard_normal(values.shape)).astype(np.float32) for name, values in moved.items()}
+    found = permuted(noisy, groups, match_weights(reference, noisy, groups))
+    for name, values in found.items():
+        assert np.abs(values - reference[name]).max() < 0.15, name

@@ -150,8 +150,13 @@ def test_algebra_needs_the_base_where_it_has_to() -> None:
     for name, tensor in base.state_dict().items():
         if name in delta.parts:
             torch.testing.assert_close(2 * half.change(name, tensor), delta.change(name, tensor))
+    # A sum of rescalings is one, whatever the base is; with any other change it needs the base.
+    both = delta + half
+    assert {type(part) for part in both.parts.values()} == {Rescaled}
+    for name in delta.parts:
+        torch.testing.assert_close(both.change(name, base.state_dict()[name]), 1.5 * delta.change(name, base.state_dict()[name]))
     with pytest.raises(ConfigError, match=r"rescaling \(IA3\) .* delta.dense"):
-        delta + half
+        delta + delta.dense(base)
     summed, plain = delta.dense(base) + half.dense(base), copy.deepcopy(base)
     summed.attach(plain)
     for name in delta.parts:
