@@ -52,12 +52,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _summary(path: str) -> str:
-    """Return the first line of the docstring of the function that builds a suite."""
+    """Return what a suite is: the first line of its module, or of the function that builds it where a module has several."""
     import importlib
 
+    from graftwork.data.suites import EMBEDDED
+
     module, _, name = path.partition(":")
+    found = importlib.import_module(module)
+    is_shared = sum(other.startswith(f"{module}:") for other in EMBEDDED.values()) > 1
     # The summary is the docstring: nothing to keep in step.
-    text = (getattr(importlib.import_module(module), name).__doc__ or "").strip()
+    text = ((getattr(found, name) if is_shared else found).__doc__ or "").strip()
     return text.splitlines()[0] if text else ""
 
 

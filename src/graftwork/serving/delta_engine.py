@@ -21,6 +21,7 @@ from graftwork.serving.limits import ServeLimits
 from graftwork.serving.readers import reader_of
 from graftwork.serving.served_model import ServedModel
 from graftwork.serving.service import Service
+from graftwork.serving.session import check_threads
 from graftwork.tasks.thresholds import with_thresholds
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ class DeltaEngine(Service):
         from graftwork.training.tuned_group import TunedGroup
 
         limits = limits or ServeLimits()
+        check_threads(threads)
         if threads is not None:
             import torch
 

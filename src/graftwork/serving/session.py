@@ -11,10 +11,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from graftwork.core.errors import DataError, FileFormatError
+from graftwork.core.errors import ConfigError, DataError, FileFormatError
 from graftwork.core.optional import has, require
 
-__all__ = ["OnnxModel", "read_model"]
+__all__ = ["OnnxModel", "check_threads", "read_model"]
 
 Array = NDArray[Any]
 
@@ -38,6 +38,16 @@ def read_model(path: Path) -> bytes:
     raise FileFormatError(f"{path} {state}. Run graftwork fit again with --resume, or restore the file from a copy.")
 
 
+def check_threads(threads: int | None) -> None:
+    """Refuse a number of threads that nothing can compute with; ONNX Runtime would take all cores for it.
+
+    Raises:
+        ConfigError: If it is below 1; None leaves the choice open.
+    """
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads must be at least 1; got {threads}. Leave it out to use all cores.")
+
+
 class OnnxModel:
     """Runs ``model.onnx`` and computes only what is asked.
 
@@ -52,12 +62,14 @@ class OnnxModel:
         content: What is in the file, if it was read before.
 
     Raises:
+        ConfigError: If ``threads`` is below 1.
         FileFormatError: If the file is missing, empty, truncated or no ONNX model.
     """
 
     def __init__(
         self, path: str | Path, *, threads: int | None = None, profile_prefix: str = "", content: bytes | None = None
     ) -> None:
+        check_threads(threads)
         self.path = Path(path)
         self.content = read_model(self.path) if content is None else content
         """The bytes of the file."""

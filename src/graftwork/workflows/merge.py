@@ -55,7 +55,7 @@ def _device(name: str, merger: Merger | ModelMerger) -> str:
 
 def merge(
     base: str | Path | None,
-    models: Sequence[str | Path],
+    models: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
     method: str | Merger | ModelMerger = DEFAULT_METHOD,
@@ -88,7 +88,7 @@ def merge(
 
     Args:
         base: Safetensors file or model folder of the pretrained model; None for methods that need none.
-        models: The tuned ones.
+        models: The tuned ones, or the only one.
         out: Where to: a name that ends in ``.safetensors`` becomes a file of the weights, any other a model folder with configuration
             and tokenizer of the base (without one: of the first model), as transformers reads it.
         method: Name of a method (see :func:`.merge_methods`), or a merger.
@@ -125,6 +125,7 @@ def merge(
         StorageError: If ``out`` cannot be written; an older file there stays whole.
     """
     started, cpu = time.monotonic(), time.process_time()
+    models = [models] if isinstance(models, str | Path) else models  # a text is one model, and not its letters
 
     def built(values: Mapping[str, Any]) -> Merger | ModelMerger:
         if not isinstance(method, str):

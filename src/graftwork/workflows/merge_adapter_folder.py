@@ -16,7 +16,7 @@ from graftwork.core.scratch import temporary_folder
 from graftwork.core.tensor_files import TensorFile, TensorSource, write_tensors
 from graftwork.interfaces.merger import Merger
 from graftwork.workflows.merge_changes import Change
-from graftwork.workflows.merge_checks import check_out
+from graftwork.workflows.merge_checks import check_folder_name, check_out
 from graftwork.workflows.merge_folder import MERGE_KIND, result_folder
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ def check_folder_out(out: Path, sources: Sequence[TensorSource], paths: Sequence
     Raises:
         ConfigError: If it is.
     """
+    check_folder_name(out)
     check_folder(out, MERGE_KIND)
     return check_out(out / ADAPTER_NAMES[1], sources, paths, is_claimed=True).parent
 

@@ -18,14 +18,29 @@ from graftwork.data.names import short_list
 from graftwork.methods.merging.sources import are_equal, largest_magnitude, num_not_finite
 from graftwork.workflows.merge_lineage import MADE_BY
 
-__all__ = ["check_bases", "check_out", "check_quantised", "name_not_finite", "note_statistics", "note_types"]
+__all__ = ["check_bases", "check_folder_name", "check_out", "check_quantised", "name_not_finite", "note_statistics", "note_types"]
 
 _QUANTISED = (
     ".qweight", ".qzeros", ".g_idx", ".weight_scale", ".weight_scale_inv", ".weight_packed", ".absmax", ".quant_map", ".nested_absmax", ".SCB",
     ".weight_zero_point",
 )  # fmt: skip
 """Ends of names that the formats of GPTQ, AWQ, bitsandbytes, compressed-tensors and FP8 checkpoints have, and others do not."""
+_FILE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".h5", ".npz", ".safetensor")
 _STATISTICS = ("running_mean", "running_var")
+
+
+def check_folder_name(out: str | Path) -> None:
+    """Refuse a name for a folder that people give to files: who writes ``--out merged.pt`` does not want a folder of this name.
+
+    Raises:
+        ConfigError: If it is such a name.
+    """
+    suffix = Path(out).suffix.lower()
+    if suffix in _FILE_SUFFIXES and not Path(out).is_dir():
+        raise ConfigError(
+            f"{out} is called like a file of another format: a name that ends in .safetensors becomes a file of weights, any other a folder. "
+            f"Name it {Path(out).with_suffix('.safetensors')}, or give a folder a name without {suffix}."
+        )
 
 
 def check_out(out: str | Path, sources: Sequence[TensorSource], paths: Sequence[str | Path], *, is_claimed: bool = False) -> Path:

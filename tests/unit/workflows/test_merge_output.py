@@ -19,6 +19,7 @@ from graftwork.core.errors import ConfigError
 from graftwork.core.tensor_files import open_tensors
 from graftwork.workflows.merge import merge
 from graftwork.workflows.merge_folder import MERGE_KIND
+from graftwork.workflows.mergekit import merge_from_yaml
 
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
@@ -171,3 +172,16 @@ def test_only_a_merge_is_replaced(world: Path, tmp_path: Path) -> None:
         merge(None, models, tmp_path / "m.safetensors", method="averaging")
     # What transformers asks of a file before it loads it.
     assert open_tensors(tmp_path / "m.safetensors").metadata["format"] == "pt"
+
+
+@pytest.mark.parametrize("name", ["m.pt", "m.bin", "m.GGUF"])
+def test_a_folder_is_not_called_like_a_file(name: str, world: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.yml").write_text(f"merge_method: linear\nmodels:\n- model: {world / 'a'}\n  parameters: {{weight: 1}}\n")
+    for call in (
+        lambda: merge(None, world / "a", tmp_path / name, method="averaging"),
+        lambda: merge_from_yaml(tmp_path / "m.yml", tmp_path / name),
+    ):
+        with pytest.raises(ConfigError, match=r"Name it .*m\.safetensors, or give a folder a name without"):
+            call()
+    assert not (tmp_path / name).exists()
+    assert merge(None, str(world / "a"), tmp_path / "m-v1.5", method="averaging").num_models == 1, "a text is one model"

@@ -16,7 +16,7 @@ from graftwork.core.folders import check_folder, remove_own
 from graftwork.core.model_folder import MODEL_NAME
 from graftwork.core.records import Ledger
 from graftwork.core.scratch import sweep, temporary_folder
-from graftwork.workflows.merge_checks import check_out
+from graftwork.workflows.merge_checks import check_folder_name, check_out
 from graftwork.workflows.merge_folder import MERGE_KIND
 from graftwork.workflows.merge_hashes import InputHashes
 from graftwork.workflows.merge_lineage import Lineage
@@ -76,6 +76,7 @@ def merge_from_yaml(
     if is_file and shard_size is not None:
         raise ConfigError("--shard-size parts the weights of a folder. Leave it out, or name a folder with --out.")
     if not is_file:
+        check_folder_name(out)
         check_folder(out, MERGE_KIND)
     target = check_out(out if is_file else Path(out) / MODEL_NAME, sources, paths, is_claimed=not is_file)
     place = target if is_file else target.parent
