@@ -6,6 +6,9 @@ from collections.abc import Iterable
 
 __all__ = ["did_you_mean", "nearest_name"]
 
+_CUTOFF = 0.6
+"""Least likeness of a name that is offered, from 0 to 1."""
+
 
 def nearest_name(name: str, options: Iterable[str]) -> str | None:
     """Return the option that looks most like ``name``, or None if none is close.
@@ -16,8 +19,11 @@ def nearest_name(name: str, options: Iterable[str]) -> str | None:
     """
     import difflib  # only where a message is made: listing commands start without it
 
+    given = str(name).lower()
     by_lower = {option.lower(): option for option in options}
-    found = difflib.get_close_matches(str(name).lower(), list(by_lower), n=1, cutoff=0.6)
+    # Of two lengths that differ this much no alignment reaches the cutoff; and difflib would index all of a name of megabytes.
+    likely = [option for option in by_lower if 2 * min(len(option), len(given)) >= _CUTOFF * (len(option) + len(given))]
+    found = difflib.get_close_matches(given, likely, n=1, cutoff=_CUTOFF) if likely else []
     return by_lower[found[0]] if found else None
 
 

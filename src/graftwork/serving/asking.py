@@ -10,9 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from graftwork.data.names import did_you_mean
 from graftwork.serving.large_json import WINDOW, parse_large
-from graftwork.serving.problems import Problem, RequestError
+from graftwork.serving.problems import MOST_PROBLEMS, Problem, RequestError, hint
 
 __all__ = ["OPTIONS", "Ask", "is_number", "is_text", "least_shown", "parse_json", "read_options"]
 
@@ -99,6 +98,9 @@ def read_options(
     lacking = (*(CONTROLS if smallest_budget is None else ()), *(("interval",) if widest_interval is None else ()))
     known = (*rows, *(option for option in OPTIONS if option not in lacking))
     for key in content:
+        # More are not shown, and a body of megabytes may hold a million keys.
+        if len(problems) >= MOST_PROBLEMS:
+            break
         if key == "interval" and key in lacking:
             problems.append(Problem(key, content[key], "leave it out: this model has no errors on kept-back rows of numbers"))
         elif key in lacking:
@@ -106,7 +108,7 @@ def read_options(
                 Problem(key, content[key], "leave it out: this model is not controllable, it has no smaller configurations")
             )
         elif key not in known:
-            problems.append(Problem(key, content[key], f"the keys {', '.join(known)}.{did_you_mean(key, known)}"))
+            problems.append(Problem(key, content[key], f"the keys {', '.join(known)}.{hint(key, known, problems)}"))
     reading: dict[str, Callable[[Any], Any]] = {
         "tasks": lambda value: _tasks(value, tasks, problems),
         "budget": lambda value: _budget(value, smallest_budget, problems),
@@ -126,8 +128,8 @@ def _tasks(value: Any, tasks: Sequence[str], problems: list[Problem]) -> tuple[s
         return ()
     for index, name in enumerate(value):
         if name not in tasks:
-            hint = did_you_mean(name, tasks) if isinstance(name, str) else ""
-            problems.append(Problem(f"tasks[{index}]", name, f"one of {', '.join(tasks)}.{hint}"))
+            nearest = hint(name, tasks, problems) if isinstance(name, str) else ""
+            problems.append(Problem(f"tasks[{index}]", name, f"one of {', '.join(tasks)}.{nearest}"))
             # One is enough: the list may hold thousands.
             break
     # In the order of the model: the same tasks in another order share a lane.
@@ -155,8 +157,10 @@ def _importance(value: Any, tasks: Sequence[str], problems: list[Problem]) -> di
         return None
     weights: dict[str, float] = {}
     for name, weight in value.items():
+        if len(problems) >= MOST_PROBLEMS:
+            break
         if name not in tasks:
-            problems.append(Problem(f"importance.{name}", weight, f"the tasks {', '.join(tasks)}.{did_you_mean(name, tasks)}"))
+            problems.append(Problem(f"importance.{name}", weight, f"the tasks {', '.join(tasks)}.{hint(name, tasks, problems)}"))
         elif not is_number(weight) or weight < 0:
             problems.append(Problem(f"importance.{name}", weight, "a number from 0 to 1e300"))
         else:

@@ -13,7 +13,7 @@ from starlette.datastructures import UploadFile
 from graftwork.data.names import short_list
 from graftwork.serving.asking import OPTIONS, Ask, parse_json, read_options
 from graftwork.serving.large_json import WINDOW
-from graftwork.serving.problems import Problem, RequestError
+from graftwork.serving.problems import MOST_PROBLEMS, Problem, RequestError
 from graftwork.serving.served_model import ServedModel
 
 __all__ = ["Form", "read_body", "understood"]
@@ -102,8 +102,10 @@ def _understand(model: ServedModel, content: Any) -> tuple[Ask, list[Any]]:
     rows = model.reader.read(content, problems)
     if problems:
         count = f"{len(problems)} faults" if len(problems) > 1 else "a fault"
+        if len(problems) >= MOST_PROBLEMS:  # what came after them was not looked at
+            count = f"at least {len(problems)} faults"
         # Capped: a request of thousands of wrong rows would get an answer larger than itself.
-        raise RequestError(422, f"The request has {count}.", *problems[:20])
+        raise RequestError(422, f"The request has {count}.", *problems[:MOST_PROBLEMS])
     return ask, rows
 
 

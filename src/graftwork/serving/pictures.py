@@ -13,9 +13,8 @@ import numpy as np
 
 from graftwork.data.encoders.image import ImageEncoder
 from graftwork.data.encoders.picture_files import PictureError, open_picture
-from graftwork.data.names import did_you_mean
 from graftwork.serving.limits import ServeLimits
-from graftwork.serving.problems import Problem, RequestError
+from graftwork.serving.problems import MOST_PROBLEMS, Problem, RequestError, hint
 from graftwork.serving.reading import RowReader
 
 __all__ = ["PictureReader"]
@@ -69,7 +68,7 @@ class PictureReader(RowReader):
         if key == "rows":
             name = str(self._column)
             if name not in item:
-                problems.append(Problem(f"{place}.{name}", None, f"a picture in base64, or null.{did_you_mean(name, item)}"))
+                problems.append(Problem(f"{place}.{name}", None, f"a picture in base64, or null.{hint(name, item, problems)}"))
                 return None
             place, item = f"{place}.{name}", item[name]
             if item is None:
@@ -124,7 +123,7 @@ class PictureReader(RowReader):
                     raise self._too_large(index, error) from error
                 problems.append(Problem(self._place(index), f"{len(content)} bytes: {error}", _FORMATS))
         if problems:
-            raise RequestError(422, f"{len(problems)} of {len(rows)} pictures cannot be decoded.", *problems[:20])
+            raise RequestError(422, f"{len(problems)} of {len(rows)} pictures cannot be decoded.", *problems[:MOST_PROBLEMS])
         return decoded
 
     def _pixels(self, index: int, content: bytes) -> int:

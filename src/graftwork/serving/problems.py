@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-__all__ = ["Problem", "RequestError", "shown"]
+from graftwork.core.nearest import did_you_mean
+
+__all__ = ["MOST_PROBLEMS", "Problem", "RequestError", "hint", "shown"]
+
+MOST_PROBLEMS = 20
+"""Faults that one answer lists."""
+_MOST_COMPARED = 200
 
 _LONGEST = 120
 """Characters of a value that an answer repeats."""
+_LONGEST_FIELD = 1_000
+"""Characters of a path: the names of columns in it are the client's, and may be as long as the request."""
 _SHORT = reprlib.Repr()
 _SHORT.maxlist = _SHORT.maxdict = 8
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = _LONGEST
@@ -29,7 +39,8 @@ class Problem:
 
     def json(self) -> dict[str, Any]:
         """Return the JSON form."""
-        return {"field": self.field, "value": shown(self.value), "allowed": self.allowed}
+        field = self.field if len(self.field) <= _LONGEST_FIELD else self.field[: _LONGEST_FIELD - 3] + "..."
+        return {"field": field, "value": shown(self.value), "allowed": self.allowed}
 
 
 class RequestError(Exception):
@@ -52,6 +63,17 @@ class RequestError(Exception):
     def json(self) -> dict[str, Any]:
         """Return the body of the answer."""
         return {"error": self.message, "problems": [problem.json() for problem in self.problems]}
+
+
+def hint(name: str, options: Iterable[str], problems: Sequence[Problem]) -> str:
+    """Return which option a name looks like, as :func:`~graftwork.core.nearest.did_you_mean` says it.
+
+    Args:
+        name: What was given, or what is missing.
+        options: Names to choose from. A request may hold a hundred thousand of them; only the first few hundred are compared.
+        problems: Faults found so far: where the answer is full already, nothing is compared.
+    """
+    return did_you_mean(name, islice(options, _MOST_COMPARED)) if len(problems) < MOST_PROBLEMS else ""
 
 
 def shown(value: Any) -> Any:

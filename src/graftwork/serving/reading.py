@@ -18,20 +18,18 @@ import numpy as np
 from graftwork.core.optional import require
 from graftwork.data.encoders.base import Encoder
 from graftwork.data.encoders.history import HISTORY_FORM, history_ids
-from graftwork.data.names import did_you_mean, short_list
+from graftwork.data.names import short_list
 from graftwork.data.reading.cells import as_text, missing_notes
 from graftwork.data.reading.missing_words import is_missing_word, missing_numbers
 from graftwork.data.reading.nested import find_cell, split_entry
 from graftwork.serving.asking import is_number, is_text
 from graftwork.serving.limits import ServeLimits
-from graftwork.serving.problems import Problem
+from graftwork.serving.problems import MOST_PROBLEMS, Problem, hint
 
 __all__ = ["MAX_TEXT", "RowReader", "TableReader", "TextReader"]
 
 MAX_TEXT = 100_000
 """Characters of one text."""
-_MOST_PROBLEMS = 20
-"""Faults that one answer lists."""
 _MOST_LEVELS = 256
 """Levels of a column that a description lists; a log has tens of thousands of users, and a page cannot show them."""
 _MOST_IDS = 10_000
@@ -75,7 +73,7 @@ class RowReader(ABC):
         for index, item in enumerate(items):
             rows.append(self.read_one(key, f"{key}[{index}]", item, problems))
             # Enough to see what is wrong; a thousand wrong rows would give a thousand lines.
-            if len(problems) >= _MOST_PROBLEMS:
+            if len(problems) >= MOST_PROBLEMS:
                 break
         return rows
 
@@ -153,13 +151,8 @@ class TableReader(RowReader):
             if value is _ABSENT:
                 found, value = find_cell(item, name)
                 if not found:
-                    problems.append(
-                        Problem(
-                            f"{place}.{name}",
-                            None,
-                            f"this column, with a value or null; the row has no such key.{did_you_mean(name, set(item) - {name})}",
-                        )
-                    )
+                    said = f"this column, with a value or null; the row has no such key.{hint(name, item, problems)}"
+                    problems.append(Problem(f"{place}.{name}", None, said))
                     continue
             fault, cell = read_cell(value)
             if fault:
@@ -240,7 +233,7 @@ class TextReader(RowReader):
         parts = []
         for name in self._columns:
             if name not in item:
-                problems.append(Problem(f"{place}.{name}", None, f"a text or null.{did_you_mean(name, item)}"))
+                problems.append(Problem(f"{place}.{name}", None, f"a text or null.{hint(name, item, problems)}"))
                 continue
             fault, cell = _read_level(item[name])
             if fault:

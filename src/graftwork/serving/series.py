@@ -10,9 +10,9 @@ import numpy as np
 from graftwork.core.optional import require
 from graftwork.data.encoders.series import SeriesEncoder
 from graftwork.data.encoders.series_cells import SERIES_FORM, moments_of, numbers_of
-from graftwork.data.names import did_you_mean, short_list
+from graftwork.data.names import short_list
 from graftwork.serving.limits import ServeLimits
-from graftwork.serving.problems import Problem
+from graftwork.serving.problems import Problem, hint
 from graftwork.serving.reading import MAX_TEXT, RowReader
 
 __all__ = ["SeriesReader"]
@@ -48,7 +48,7 @@ class SeriesReader(RowReader):
         cells, before = [], len(problems)
         for name in self._columns:
             if name not in item:
-                problems.append(Problem(f"{place}.{name}", None, f"a series or null.{did_you_mean(name, item)}"))
+                problems.append(Problem(f"{place}.{name}", None, f"a series or null.{hint(name, item, problems)}"))
                 continue
             width = 0 if name == self.encoder.times else self._width
             cells.append(self._cell(f"{place}.{name}", item[name], width, problems))
