@@ -85,7 +85,9 @@ class _Merged:
             # No entry of the product is larger; only where that is too large, or NaN, the product itself is looked at.
             bound = float(part.up.abs().max()) * float(part.down.abs().max()) * len(part.down)
             if not bound <= float(torch.finfo(torch.float32).max):
-                found.append(name_not_finite(name, part.expand(self.shapes[name]).numpy(), "F32", self.sources, paths))
+                found.append(
+                    name_not_finite(name, part.expand(torch.Size(self.shapes[name])).numpy(), "F32", self.sources, paths)
+                )
         return [said for said in found if said]
 
     def values(self) -> Iterator[tuple[str, Any]]:
