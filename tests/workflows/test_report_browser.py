@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.workflows.contrast import faint_texts
 
 from graftwork.reporting.report import write_report
 
@@ -209,9 +210,11 @@ def test_dark_mode_restyles_page_and_plots(browser, reports) -> None:
     visit.wait("getComputedStyle(document.querySelector('#plot-forest .xtick text')).fill !== '" + light[1] + "'")
     dark = _colours(visit)
     assert len(set(light) & set(dark)) == 0
+    assert faint_texts(visit.page) == []
     visit.page.locator("#theme").click()  # from "system" to "light", although the system is dark
     visit.wait("getComputedStyle(document.querySelector('#plot-forest .xtick text')).fill === '" + light[1] + "'")
     assert _colours(visit) == light
+    assert faint_texts(visit.page) == []
     visit.close()
     started_dark = Visit(browser, reports["table"], 390, scheme="dark")
     assert _colours(started_dark) == dark

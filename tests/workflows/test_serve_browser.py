@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from tests.workflows.contrast import faint_texts
 
 from graftwork.serving.app import create_app
 from graftwork.serving.engine import Engine
@@ -262,6 +263,11 @@ def test_dark_mode_and_the_keyboard(browser: Any, addresses: dict[str, str]) -> 
     light, dark = (Visit(browser, addresses["table"], 390, scheme) for scheme in ("light", "dark"))
     colour = "getComputedStyle(document.body).backgroundColor"
     assert light.page.evaluate(colour) != dark.page.evaluate(colour)
+    for visit in (light, dark):
+        visit.wait("document.querySelectorAll('#results article').length === 3")
+        # While it waits for an answer the last one is pale.
+        visit.wait("getComputedStyle(document.querySelector('#answer')).opacity === '1'")
+        assert faint_texts(visit.page) == []
     dark.page.keyboard.press("Tab")
     assert dark.page.evaluate("document.activeElement.className") == "skip"
     unnamed = "[...document.querySelectorAll('input, select, textarea')].filter(item => !item.labels.length).length"

@@ -173,11 +173,12 @@ def findings_table(findings: Sequence[Mapping[str, Any]], width: int, *, judged:
                 f"{item['signs']}/{len(item['differences'])}",
             ]
         )
-    header, right = ["", "inequality", "left", "right", "difference", "95 % interval", "signs"], (2, 3, 4)
+    header = ["", "inequality", "left", "right", "difference", "95 % interval", "signs"]
     # The difference says what counts: names of inequalities need the room.
     if width < _WIDE:
-        header, *rows, right = *[[*row[:2], *row[4:]] for row in (header, *rows)], (2,)
-    return format_table(header, rows, width=width, stretch=1, right=right, wrap=True)
+        header, *rows = [[*row[:2], *row[4:]] for row in (header, *rows)]
+    numbers = tuple(header.index(name) for name in ("left", "right", "difference") if name in header)
+    return format_table(header, rows, width=width, stretch=1, right=numbers, wrap=True)
 
 
 def _next_step(card: Card) -> str:

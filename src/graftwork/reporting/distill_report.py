@@ -73,13 +73,14 @@ def _keys(view: DistillView) -> list[Cell]:
     ledger = view.plans.get(view.choice or ALONE, {}).get("ledger") or {}
     sizes = [float((teacher.get("costs") or {}).get("parameters_total") or 0) for teacher in view.teachers]
     own, largest = float(ledger.get("parameters_total") or 0), max(sizes, default=0.0)
-    first = Cell(percent_interval(delta), note="against the student alone") if view.has_labels else _nearest(view)
-    return [
+    first = Cell(percent_interval(delta), note="Change against the student alone") if view.has_labels else _nearest(view)
+    found = [
         first,
-        Cell(count(own) if own else MISSING, note="parameters of the student"),
-        Cell(f"{largest / own:,.1f} times" if own and largest else MISSING, note="as large is the largest teacher"),
-        Cell(f"{number(ledger.get('latency_ms_batch1'))} ms", note="one row"),
+        Cell(count(own) if own else MISSING, note="Parameters of the student"),
+        Cell(f"{largest / own:,.1f} times as large" if own and largest else MISSING, note="Largest teacher, against the student"),
+        Cell(f"{number(ledger.get('latency_ms_batch1'))} ms", note="Latency, 1 row"),
     ]
+    return [cell for cell in found if MISSING not in cell.text]
 
 
 def _nearest(view: DistillView) -> Cell:
@@ -90,7 +91,7 @@ def _nearest(view: DistillView) -> Cell:
         for item in (teacher.get("agreement") or {}).values()
         if item["measure"] == "agreement" and item["taught"].get("value") is not None
     ]
-    return Cell(f"{100 * max(shares):.1f} %" if shares else MISSING, note="of test rows answered as a teacher does")
+    return Cell(f"{100 * max(shares):.1f} %" if shares else MISSING, note="Test rows answered as a teacher does, at most")
 
 
 def render_distill_report(result: Mapping[str, Any]) -> str:

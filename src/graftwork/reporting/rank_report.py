@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from graftwork.core.files import write_text
 from graftwork.reporting.figures.agreement import agreement_figure
 from graftwork.reporting.figures.rank_costs import rank_cost_figure
-from graftwork.reporting.formatting import MISSING, count, duration, number, share
+from graftwork.reporting.formatting import count, duration, interval, number, share
 from graftwork.reporting.page import PageWords, Section, render_page
 from graftwork.reporting.parts import Cell, Table
 from graftwork.reporting.result_view import ResultView
@@ -49,14 +49,6 @@ class RankView(ResultView):
         return str((self.section("scores").get(name) or {}).get("title") or name)
 
 
-def _interval(cell: Mapping[str, Any] | None) -> str:
-    if not cell or cell.get("value") is None:
-        return MISSING
-    if cell.get("low") is None:
-        return number(cell["value"])
-    return f"{number(cell['value'])} [{number(cell['low'])}, {number(cell['high'])}]"
-
-
 def standing_table(view: RankView) -> Table:
     """Return one row a source: standing and costs."""
     rows: list[list[str | Cell]] = []
@@ -66,7 +58,7 @@ def standing_table(view: RankView) -> Table:
         rows.append(
             [
                 Cell(row["name"], note=note, strong=row["name"] == view.choice, numeric=False),
-                Cell(_interval({"value": standing["mean_rank"], "low": standing["low"], "high": standing["high"]})),
+                Cell(interval({"value": standing["mean_rank"], "low": standing["low"], "high": standing["high"]})),
                 Cell(share(standing["first_share"])),
                 Cell(f"{number(row['ms_per_row'])} ms"),
                 Cell(count(row["parameters"])),
@@ -86,7 +78,7 @@ def score_table(view: RankView, task: str) -> Table:
     rows: list[list[str | Cell]] = [
         [
             Cell(row["name"], strong=row["name"] == view.choice, numeric=False),
-            *(Cell(_interval(row["scores"].get(task, {}).get(name))) for name in names),
+            *(Cell(interval(row["scores"].get(task, {}).get(name))) for name in names),
         ]
         for row in view.rows("sources")
     ]
