@@ -22,6 +22,8 @@ FIRST, SECOND, THIRD, FOURTH = (TaskSpec(name=name, kind="binary", size=1) for n
 class Normed(Backbone):
     """A linear layer and BatchNorm; the statistics of its input stand outside any layer."""
 
+    mean: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.feature_shape = FeatureShape("vector", 3)
