@@ -17,6 +17,9 @@ from graftwork.nn.foldable import FoldableLayer, fold_layers
 
 __all__ = ["LowRankConv2d", "LowRankLayer", "LowRankLinear", "LowRankUpdate", "can_wrap", "fold_layers", "wrap_layer"]
 
+_STANDARDISED = "timm.layers.std_conv"
+"""Where timm has convolutions that standardise their kernels."""
+
 
 class LowRankLayer(FoldableLayer):
     """A base layer ``W`` and an update ``scaling * B A``: ``y = base(x) + scaling * B(A(dropout(x)))``.
@@ -165,8 +168,14 @@ def _start_update(down: nn.Module, up: nn.Module, like: Tensor) -> None:
 
 
 def can_wrap(layer: nn.Module) -> bool:
-    """Return whether ``layer`` is of a type that takes a low-rank update: linear, or a convolution without groups."""
-    return isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
+    """Return whether ``layer`` is of a type that takes a low-rank update: linear, or a convolution without groups.
+
+    Convolutions that standardise their kernels (of timm's ResNetV2 BiT and NFNets) do not: of them the output of a sum of kernels is
+    not the sum of two outputs, so what was tuned could not be folded.
+    """
+    if isinstance(layer, nn.Conv2d):
+        return layer.groups == 1 and not any(kind.__module__ == _STANDARDISED for kind in type(layer).__mro__)
+    return isinstance(layer, nn.Linear)
 
 
 def wrap_layer(layer: nn.Module, rank: int, scaling: float, dropout: float = 0.0) -> LowRankLayer:

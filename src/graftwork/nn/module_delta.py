@@ -135,10 +135,10 @@ class ModuleDelta(Delta):
             for graft in self.grafts:
                 built.append(graft.build(model))
                 self._insert(model, graft.place, built[-1])
+            self.weights.attach(model, check=False)
         except BaseException:
             self._take_out(model, built)
             raise
-        self.weights.attach(model, check=False)
         self._model, self._built = model, built
 
     def detach(self) -> None:

@@ -316,6 +316,21 @@ def test_a_file_that_names_foreign_code_is_refused(tmp_path: Path) -> None:
         load_delta(tmp_path / "d.safetensors")
 
 
+def test_weights_that_are_attached_elsewhere_leave_the_model_as_it_was() -> None:
+    model, other = vit(), vit()
+    before = list(model.state_dict())
+    weights = WeightDelta({"norm.weight": Dense(torch.ones(8))}, {"norm.weight": torch.Size([8])})
+    delta = ModuleDelta(adapter(model, "blocks.0", 1).grafts, weights)
+    weights.attach(other)
+    with pytest.raises(ConfigError, match="attached"):
+        delta.attach(model)
+    assert list(model.state_dict()) == before
+    weights.detach()
+    delta.attach(model)
+    delta.detach()
+    assert list(model.state_dict()) == before
+
+
 def test_a_module_that_does_not_fit_leaves_the_model_as_it_was() -> None:
     model = vit()
     before = list(model.state_dict())

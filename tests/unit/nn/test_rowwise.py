@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -260,6 +261,35 @@ def test_the_base_stays_what_it_is_and_deltas_come_and_go(conv: Any) -> None:
         many(inputs, ["lora"] * 4)
     many.add("lora", deltas["lora"])
     torch.testing.assert_close(many(inputs, ["lora", None, "full", "lora"]), mixed)
+
+
+def test_rows_that_wait_while_their_delta_is_taken_out_are_refused(conv: Any) -> None:
+    model, deltas, _ = conv
+    many = RowwiseDeltas(copy.deepcopy(model), pictures(2))
+    many.add("lora", deltas["lora"])
+    answers: list[Tensor | ConfigError] = []
+
+    def ask() -> None:
+        try:
+            answers.append(many(pictures(2), ["lora", "lora"]))
+        except ConfigError as error:
+            answers.append(error)
+
+    waiting = threading.Thread(target=ask)
+
+    def take_out(*_: Any) -> None:
+        waiting.start()
+        waiting.join(0.2)  # it cannot end: this pass holds the model
+        many.remove("lora")
+
+    handle = many.model.register_forward_pre_hook(take_out)
+    # The hook runs in the pass of this thread alone: it is gone when the other one goes on.
+    handle_of_end = many.model.register_forward_hook(lambda *_: handle.remove())
+    many(pictures(2), [None, None])
+    waiting.join()
+    handle_of_end.remove()
+    assert isinstance(answers[0], ConfigError), "computed with the base alone, without a word"
+    assert "no delta called 'lora'" in str(answers[0])
 
 
 def test_what_is_refused(conv: Any) -> None:

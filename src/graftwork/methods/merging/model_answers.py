@@ -49,14 +49,26 @@ class Answering:
         self._offered = tuple(task.name for task in tasks)
 
     def owned(self) -> list[str]:
-        """Return the names of the parameters that belong to one task."""
+        """Return the names of the parameters that belong to one task, and of the buffers among them: those whose smallest module
+        with parameters has no other ones."""
         from graftwork.interfaces.shared_model import SharedModel
 
         if not isinstance(self.network, SharedModel):
             return []
         # By identity: parameter iterators give no names.
         ids = {id(parameter) for task in self.network.task_names for parameter in self.network.task_parameters(task)}
-        return [name for name, parameter in self.network.named_parameters() if id(parameter) in ids]
+        own: list[str] = []
+        # Of every module around a parameter: whether all parameters in it belong to one task.
+        whole: dict[str, bool] = {}
+        for name, parameter in self.network.named_parameters():
+            if id(parameter) in ids:
+                own.append(name)
+            for module in _around(name):
+                whole[module] = whole.get(module, True) and id(parameter) in ids
+        for name, _ in self.network.named_buffers():
+            if next((whole[module] for module in _around(name) if module in whole), False):
+                own.append(name)
+        return own
 
     def load(self, tensors: Iterable[tuple[str, Array]]) -> None:
         """Replace some of the network's weights and statistics."""
@@ -191,6 +203,13 @@ class Answering:
             chosen = torch.stack(own).any(dim=0) | ~any_label
             if bool(chosen.any()):
                 yield {name: value[chosen] for name, value in batch.inputs.items()}
+
+
+def _around(name: str) -> Iterator[str]:
+    """Yield the names of the modules around a tensor, from the inside out, without the network itself."""
+    while "." in name:
+        name = name.rpartition(".")[0]
+        yield name
 
 
 def _draw_rows(batches: Iterable[dict[str, Tensor]], count: int, random: np.random.Generator) -> dict[str, Tensor] | None:

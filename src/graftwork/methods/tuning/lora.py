@@ -62,7 +62,7 @@ def select_layers(model: nn.Module, target_modules: str | Sequence[str]) -> list
     if wrong:
         kinds = ", ".join(f"{name} ({type(layers[name]).__name__})" for name in wrong[:5])
         raise ConfigError(
-            f"LoRA takes Linear layers and Conv2d layers without groups; `target_modules` {target_modules!r} also "
+            f"LoRA takes Linear layers and Conv2d layers without groups or standardised kernels; `target_modules` {target_modules!r} also "
             f"matches {kinds}. "
             'Name the layers more closely, or use target_modules="auto".'
         )

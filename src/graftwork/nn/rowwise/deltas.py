@@ -127,14 +127,15 @@ class RowwiseDeltas:
         Raises:
             ConfigError: If a name is unknown, or there is not one for each row.
         """
-        for name in dict.fromkeys(names):
-            self._check(name)
         some = inputs if isinstance(inputs, Tensor) else next(iter(inputs.values()))
         if len(names) != some.shape[0] or not names:
             raise ConfigError(
                 f"A batch of {some.shape[0]} rows needs the name of a delta for each, and one row at least; got {len(names)}."
             )
         with self._lock:
+            # While the model was in use a delta may have been taken out.
+            for name in dict.fromkeys(names):
+                self._check(name)
             return self._run(inputs, names)
 
     def _run(self, inputs: Inputs, names: Sequence[str | None]) -> Tensor:

@@ -279,3 +279,12 @@ def test_a_delta_is_taken_from_copies_of_the_attached_model_only() -> None:
     tuner.fold()
     with pytest.raises(ConfigError, match=r"folded, so its base is gone; call unfold"):
         tuner.delta()
+
+
+def test_convolutions_that_standardise_their_kernels_take_no_update() -> None:
+    """Of them a sum of kernels does not give a sum of outputs: folded weights would answer otherwise than those that were tuned."""
+    layers = pytest.importorskip("timm.layers")
+    model = nn.Sequential(layers.StdConv2d(4, 4, 1), layers.ScaledStdConv2d(4, 4, 1), layers.Conv2dSame(4, 4, 1))
+    assert select_layers(model, "auto") == ["2"]
+    with pytest.raises(ConfigError, match=r"standardised kernels.*0 \(StdConv2d\), 1 \(ScaledStdConv2d\)"):
+        select_layers(model, ["0", "1", "2"])
