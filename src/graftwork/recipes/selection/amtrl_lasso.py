@@ -6,7 +6,7 @@ reports it ahead of L2-A-MTRL and of uniform draws for most targets of MNIST-C; 
 Our settings, the budgets of all rules equal to the row:
 
 - Linear worlds, four a seed and kind: 40 inputs, a basis of 5, 30 source tasks, standard noise, 800 rows of the target, three epochs of
-  1,200, 2,400 and 4,800 source rows, of which every source gets 20 in each. ``sparse``: two sources point nearly with the target, the
+  1,200, 2,400 and 4,800 source rows, of which every source gets 20 in each. ``sparse``: one source points nearly with the target, the
   others hardly. ``dense``: heads in all directions. Measured is the logarithm of the excess risk, in which 15 % less are 0.16.
 - Digits: 8 x 8 pixels of scikit-learn in 8 corruptions, "this digit or not" as a task, so 80 tasks; ten of them are targets in turn, with
   16 rows each, all others are sources. Three epochs of 2,400, 4,800 and 9,600 source rows, of which every source gets 2 in each.
@@ -18,12 +18,13 @@ worlds, and on digits from the sources that ask for the target's digit, and boun
 penalties of both rules are tuned on pilot seeds; a first grid from 0.05 to 0.8 for both had the best of each at an edge. About 1 minute
 a seed.
 
-Tried before, without counting, on seeds of 300 and up. With a quarter of the source rows, and least numbers of 2, the heads of the sources
-are so noisy that the sparse rule was behind uniform draws in the linear worlds, where true heads bring the risk from 0.25 to 0.06. With
-200 rows of the target most of the excess risk is the noise of its own head, the same for all rules. On digits a network of 64, 32 and 8
-units, six rows a source in the first epoch and 40 rows of the target left hardly anything to win. The basis of 6 and the 16 rows are
-where sources that ask for the same digit help most (two seeds: uniform draws 24.6 % of errors, such sources 10.6, the target alone
-12.2); the shortest rule was level with the sparse one there.
+Tried before, without counting, on seeds of 300 and up. With a quarter of the source rows, and least numbers of 2, the heads of
+the sources are so noisy that the sparse rule was behind uniform draws in the linear worlds, where true heads bring the risk from
+0.25 to 0.06. With 200 rows of the target most of the excess risk is the noise of its own head, the same for all rules. With two
+sources near the target, and less near, true heads were ahead of the shortest rule by 0.16 to 0.3 only, where twice the margin of
+0.16 is asked. On digits a network of 64, 32 and 8 units, six rows a source in the first epoch and 40 rows of the target left
+hardly anything to win. The basis of 6 and the 16 rows are where sources that ask for the same digit help most (two seeds: uniform
+draws 24.6 % of errors, such sources 10.6, the target alone 12.2); the shortest rule was level with the sparse one there.
 """
 
 from __future__ import annotations
@@ -65,9 +66,9 @@ class LinearWorld:
         self.target = _unit(random.normal(size=RANK))
         heads = _unit(random.normal(size=(RANK, SOURCES)))
         if not dense:
-            # Little of the target's direction is left in most heads; two are near it.
+            # Little of the target's direction is left in most heads; one is near it.
             heads -= 0.7 * np.outer(self.target, self.target @ heads)
-            heads[:, :2] = self.target[:, None] + 0.2 * random.normal(size=(RANK, 2))
+            heads[:, 0] = self.target + 0.1 * random.normal(size=RANK)
             heads = _unit(heads)[:, random.permutation(SOURCES)]
         self.heads = heads
         """``[RANK, SOURCES]``."""
@@ -174,7 +175,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
             errors.append(digit_error(tasks, own, _digit_sharing(arm, own), DIGIT_BUDGETS, rounds, seed))
             context.count("labels", sum(DIGIT_BUDGETS))
         context.count("labels", tasks.shots)
-    return {**found, "digits": float(np.mean(errors))}
+    return {**found, "digits": float(np.mean(errors)), "log_digits": float(np.log(np.mean(errors)))}
 
 
 def _linear_sharing(arm: Arm, world: LinearWorld) -> Sharing:
@@ -266,7 +267,7 @@ RECIPE = Recipe(
     ),
     pilot=Pilot(
         grids={"l1": {"penalty": (0.0125, 0.025, 0.05, 0.1, 0.2)}, "l2": {"penalty": (0.4, 0.8, 1.6, 3.2, 6.4)}},
-        score=("sparse", "dense", "digits"),
+        score=("sparse", "dense", "log_digits"),
         lower_is_better=True,
         fixed={
             "uniform": "it looks at nothing",
