@@ -13,7 +13,6 @@ from graftwork.core.verdicts import EVIDENCE_FORMAT, verdict_word
 
 NUM_SYSTEMS = 142
 AWAITING: dict[str, str] = {
-    "amtrl-lasso": "counting run outstanding",
     "atlas": "counting run outstanding",
     "autotransfer": "counting run outstanding",
     "codiemb": "counting run outstanding",
