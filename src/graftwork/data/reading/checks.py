@@ -76,11 +76,15 @@ def check_features(
     table = as_table(frame)
     dropped: dict[str, list[str]] = {"constant": [], "identifier": [], "text": [], "list": [], "binary": []}
     kept: list[str] = []
+    ticks: list[str] = []
     why: dict[str, str] = {}
     copies: list[tuple[str, str]] = []
     finder = CopyFinder(table, [(task.spec.name, column) for task in tasks for column in task.spec.columns])
     for name in candidates:
         fate = "" if name in keep else _fate(table[name])
+        if fate == "tick":
+            ticks.append(name)
+            fate = ""
         copied = "" if fate else finder.copied(table[name])
         if copied:
             why[name] = f"identical to target {copied!r}"
@@ -114,6 +118,11 @@ def check_features(
         )
     if dropped["binary"]:
         notes.append(f"Dropped columns that hold bytes which are no UTF-8 text: {short_list(dropped['binary'])}.")
+    if ticks:
+        notes.append(
+            f"{'A column holds' if len(ticks) == 1 else f'{len(ticks)} columns hold'} one value or an empty cell, and "
+            f"{'is' if len(ticks) == 1 else 'are'} learned from as boxes that are ticked or not: {short_list(ticks, 3)}."
+        )
     notes += fold(
         [note for name in kept for note in table[name].notes()], "Notes on columns whose cells are read in a way of their own"
     )
@@ -128,8 +137,8 @@ def check_features(
 
 
 def _fate(column: Column) -> str:
-    """Return why a column is dropped: ``constant``, ``identifier``, ``text``, ``list``, ``binary``, or an empty string if it is
-    kept."""
+    """Return why a column is dropped: ``constant``, ``identifier``, ``text``, ``list``, ``binary``; an empty string or, of one value
+    and empty cells, ``tick`` if it is kept."""
     kind, name = column.kind, column.name
     if kind in ("list", "binary"):
         return kind
@@ -141,7 +150,9 @@ def _fate(column: Column) -> str:
         codes, levels = column.named(column.naming)
         known, distinct = codes[codes >= 0], len(levels)
     if distinct <= 1:
-        return "constant"
+        # The empty cells of a column with one value say something, as those of a box that is ticked or not do.
+        is_tick = kind in ("numeric", "categorical") and min(len(known), len(column) - len(known)) >= _RARE_CLASS
+        return "tick" if is_tick else "constant"
     if kind == "text":
         return "" if _has_shared_words(column) else "text"
     if kind == "categorical" and only_names_rows(column) and not _has_shared_words(column):

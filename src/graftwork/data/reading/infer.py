@@ -171,7 +171,8 @@ def infer_task(frame: pd.DataFrame | Table, request: TargetRequest, shared: NDAr
     if len(levels) == 1 and not (request.kind and _kind(request.kind).one_value_suffices):
         raise DataError(
             f"Target {name!r} has only one class or value: {levels[0]!r} in all {cells.num_known} labelled rows. "
-            "There is nothing to learn; at least two are needed. Leave it out, or add rows with other values."
+            "There is nothing to learn; at least two are needed. Leave it out, or add rows with other values; if an empty cell means "
+            "another class, write that class into it."
         )
     if request.kind:
         return _with_notes(_kind(request.kind).read_column(request, cells, "as asked"), cells)
@@ -202,7 +203,8 @@ def _kind_of_numbers(name: str, numbers: NDArray[np.float64], shared: NDArray[np
     known = own if shared is None else shared
     of_all = "" if shared is None or len(known) == len(own) else ", its siblings' included"
     consecutive = bool((known == np.round(known)).all()) and bool((np.diff(known) == 1).all())
-    levels = f"{len(known)} whole numbers from {known[0]:.15g} to {known[-1]:.15g}{of_all}"
+    what = "whole numbers" if (known == np.round(known)).all() else "different numbers"
+    levels = f"{len(known)} {what} from {known[0]:.15g} to {known[-1]:.15g}{of_all}"
     is_class = consecutive and len(known) <= _MAX_CODES and known[0] in (0, 1) and not looks_like_amount_name(name)
     if len(own) == 2 and (len(known) == 2 or is_class or bool(own[1] - own[0] == 1)):
         return "binary", f"two different values: {own[0]:.15g} and {own[1]:.15g}"

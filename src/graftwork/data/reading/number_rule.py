@@ -59,9 +59,11 @@ _WRITTEN = re.compile(
 )
 """One number written for people: ``-$1,234.50``, ``22.4 %``, ``(1 234,5)``."""
 _CLOCK = re.compile(
-    r"(?P<sign>[-+])?(?:(?P<days>\d+) days?,? ?)?(?P<inner>[-+])?(?:(?P<h>\d+):(?P<m>[0-5]\d):(?P<s>[0-5]?\d(?:\.\d+)?))?"
+    r"(?P<sign>[-+])?(?:(?P<days>\d+) days?,? ?)?(?P<inner>[-+])?"
+    r"(?:(?P<h>\d+):(?P<m>[0-5]\d)(?::(?P<s>[0-5]?\d(?:\.\d+)?))?(?: ?(?P<half>[ap])\.?m\.?)?)?",
+    re.IGNORECASE,
 )
-"""A duration: ``02:13:05``, ``1 days 02:00:00``."""
+"""A duration or a time of day: ``02:13:05``, ``1 days 02:00:00``, ``14:05``, ``2:05 PM``."""
 _SPACES = dict.fromkeys(map(ord, "\u00a0\u202f\u2009"), " ") | {ord("\u2019"): "'"}
 _GROUPED = {
     ",": r"[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d?(?:,\d{2})+,\d{3}",  # the second form is the Indian one
@@ -159,7 +161,7 @@ class NumberRule:
     def in_words(self) -> str:
         """Return how numbers are written, for notes; empty if :attr:`is_plain`."""
         if self.is_duration:
-            return "as durations, in seconds"
+            return "as times or durations, in seconds"
         parts = [f"with {self.unit}"] if self.unit else []
         parts += [f"with {_SIGNS[self.thousands]}s between thousands"] if self.thousands else []
         parts += [f"with a decimal {_SIGNS[self.decimal]}"] if self.decimal != "." else []
@@ -214,7 +216,13 @@ def _seconds(text: str) -> float | None:
     found = _CLOCK.fullmatch(text)
     if found is None or (found["days"] is None and found["h"] is None):
         return None
-    clock = 0.0 if found["h"] is None else int(found["h"]) * 3600 + int(found["m"]) * 60 + float(found["s"])
+    hours = int(found["h"] or 0)
+    if found["half"]:
+        if not 1 <= hours <= 12:
+            return None
+        # 12 AM is 0 and 12 PM is 12.
+        hours = hours % 12 + (12 if found["half"] in "pP" else 0)
+    clock = 0.0 if found["h"] is None else hours * 3600 + int(found["m"]) * 60 + float(found["s"] or 0.0)
     clock = -clock if found["inner"] == "-" else clock
     # pandas writes minus ten seconds as `-1 days +23:59:50`: the sign belongs to the days alone.
     seconds = int(found["days"] or 0) * 86_400 * (-1 if found["sign"] == "-" and found["days"] else 1) + clock
@@ -284,7 +292,9 @@ def _candidates(levels: Sequence[str], decimal: str) -> Iterator[NumberRule]:
     found = [match for match in map(_WRITTEN.fullmatch, sample) if match is not None]
     clocks = sum(_seconds(text) is not None for text in sample)
     if clocks > 0.5 * len(sample):
-        yield NumberRule(is_duration=True)
+        # A few cells such as 12:30 are as good as names; of many the order counts.
+        if len(sample) >= _FEWEST_NUMBERS or any(text.count(":") != 1 for text in sample):
+            yield NumberRule(is_duration=True)
         return
     # Mostly words: no way of writing numbers will make it a column of numbers.
     if len(found) < 0.5 * len(sample):

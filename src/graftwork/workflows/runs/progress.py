@@ -108,7 +108,8 @@ class Progress:
         self.phase = str(event["phase"])
         self.jobs_done, self.jobs_total = 0, int(event.get("jobs", 0))
         if self.phase == "estimate":
-            return [f"estimating {_count(len(event['plans']), 'plan')}: {', '.join(event['plans'])}"]
+            # A warm start may know what all of them cost.
+            return [f"estimating {_count(len(event['plans']), 'plan')}: {', '.join(event['plans'])}"] if event["plans"] else []
         if self.phase == "first models":
             return [f"quick models first, so that there is one in any case: {', '.join(event['plans'])}"]
         if self.phase == "costs":

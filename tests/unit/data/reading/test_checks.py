@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graftwork import open_suite
 from graftwork.data.reading.checks import check_features, duplicate_note, label_notes
 from graftwork.data.reading.grouping import group_notes
 from graftwork.data.reading.infer import InferredTask, infer_tasks, parse_targets
@@ -55,6 +58,31 @@ def test_useless_and_leaking_columns(frame: pd.DataFrame) -> None:
     assert len(leaks) == 1, "a sign alone does not give a value away"
     assert "'value_scaled' alone predicts target 'value'" in leaks[0]
     assert "remove it from the table" in leaks[0]
+
+
+def test_boxes_that_are_ticked_or_not_are_learned_from(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    ticked = rng.random(N) < 0.4
+    frame = pd.DataFrame(
+        {
+            "radio": np.where(ticked, "Radio", ""),
+            "tv": np.where(ticked, 1.0, np.nan),
+            "seldom": np.where(np.arange(N) < 3, "x", ""),
+            "noise": rng.normal(size=N),
+            "y": ticked + 0.1 * rng.normal(size=N),
+        }
+    )
+    frame.to_csv(tmp_path / "survey.csv", index=False)
+    suite = open_suite(tmp_path / "survey.csv", targets="y")
+    assert "Dropped columns that hold one value or none: seldom." in suite.notes
+    said = "2 columns hold one value or an empty cell, and are learned from as boxes that are ticked or not: radio, tv."
+    assert said in suite.notes
+    codes = suite.inputs["categorical"][:, 0]
+    assert len(np.unique(codes[ticked])) == len(np.unique(codes[~ticked])) == 1
+    assert codes[ticked][0] != codes[~ticked][0]
+    assert [float(abs(np.corrcoef(ticked, column)[0, 1])) > 0.99 for column in suite.inputs["numeric"].T if column.std()].count(
+        True
+    ) == 1
 
 
 def test_a_threshold_leaks_a_class(frame: pd.DataFrame) -> None:

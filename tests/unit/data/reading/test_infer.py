@@ -222,6 +222,10 @@ def test_whole_numbers_that_are_no_codes_in_a_row_are_numbers(values: list[int],
     assert f"whole numbers from {min(values)} to {max(values)}" in task.reason
 
 
+def test_halves_are_not_called_whole_numbers() -> None:
+    assert infer([0.0, 0.5, 1.0, 1.5, 2.0] * 10, "y").reason == "5 different numbers from 0 to 2 that are no codes in a row"
+
+
 def kinds_of(columns: Mapping[str, list[int] | list[float]], **overrides: str) -> dict[str, str]:
     frame = pd.DataFrame(columns)
     return {

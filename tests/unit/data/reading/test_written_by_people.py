@@ -62,6 +62,12 @@ NUMBERS = [
     ("decimal comma below one", ["0,375", "12,500", "1,250"], [0.375, 12.5, 1.25]),
     ("durations", ["1 days 02:00:00", "0 days 00:00:30.5", "-1 days +23:00:00"], [93600, 30.5, -3600]),
     ("clock", ["02:13:05", "100:00:00"], [7985, 360000]),
+    ("times of day", [f"{hour:02d}:05" for hour in range(12)], [3600 * hour + 300 for hour in range(12)]),
+    (
+        "halves of the day",
+        [f"{hour}:30 {half}" for half in ("AM", "p.m.") for hour in (12, 1, 2, 10, 11)],
+        [3600 * hour + 1800 for hour in (0, 1, 2, 10, 11, 12, 13, 14, 22, 23)],
+    ),
 ]
 
 
@@ -84,6 +90,7 @@ def test_numbers_written_for_people(cells: list[str], values: list[float]) -> No
         ["1,2,3", "2,3", "1"],
         ["5 kg", "7 m"],
         ["12:30", "13:45"],
+        [f"{hour}:30 PM" for hour in range(12, 24)],
         ["1_000", "2_000"],
         ["None", "Mild"],
         ["True", "3.5"],
