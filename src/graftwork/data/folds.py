@@ -50,6 +50,15 @@ def _labelled(suite: Suite, rows: Rows) -> NDArray[np.bool_]:
     return known
 
 
+def _unlabelled(suite: Suite, rows: Rows) -> NDArray[np.bool_]:
+    """Return which rows can be learned from in every division: those without any label, unless others of their group have one."""
+    known = _labelled(suite, rows)
+    if suite.groups is None:
+        return ~known
+    groups = suite.groups[rows]
+    return ~np.isin(groups, groups[known])
+
+
 @functools.lru_cache(maxsize=8)
 def _dealt(suite: _ByIdentity, folds: int, seed: int) -> Rows:
     held = suite.held
@@ -65,10 +74,7 @@ def _dealt(suite: _ByIdentity, folds: int, seed: int) -> Rows:
     fold = np.full(len(held), -1, dtype=np.int64)
     for number in range(folds):
         fold[rows[parts[str(number)]]] = number
-    free = np.zeros(len(held), dtype=bool)  # rows without any label can be learned from in every fold, unless their group cannot
-    free[rows] = ~_labelled(held, rows)
-    if held.groups is None:
-        fold[free] = -1
+    fold[rows[_unlabelled(held, rows)]] = -1
     return fold
 
 
@@ -86,7 +92,8 @@ class _ByIdentity:
 
 
 def fold_of_rows(suite: Suite, folds: int, seed: int) -> Rows:
-    """Return the fold of each row, ``[N]``; -1 for rows that are in no fold: those without labels, and those of other splits.
+    """Return the fold of each row, ``[N]``; -1 for rows that are in no fold: those of other splits, and those without labels (with
+    groups: those of groups without a label).
 
     Args:
         suite: A suite whose splits were drawn here.
@@ -131,7 +138,7 @@ def whole_suite(suite: Suite, parts: int, part: int, *, keep_all: bool = False) 
     Args:
         suite: Any suite; rows of other splits stay where they are.
         parts: Number of models that are averaged. Each leaves out another part of the rows, on which its training stops; with one
-            part, a tenth of the rows is left out.
+            part, a tenth of the rows is left out. Rows without labels are left out by none: nothing can stop on them.
         part: Number of the model.
         keep_all: Whether the model learns from the rows that are left out, too: one that is fitted in one go stops on nothing.
     """
@@ -146,6 +153,6 @@ def whole_suite(suite: Suite, parts: int, part: int, *, keep_all: bool = False) 
         fractions=fractions,
     )
     val = rows[dealt["val" if parts == 1 else str(part)]]
-    known = np.isin(rows, val)
-    train = rows if keep_all else rows[~known]
-    return suite.with_splits({**suite.splits, "train": train, "val": rows[known], "test": rows[:0]})
+    left_out = np.isin(rows, val) & ~_unlabelled(suite, rows)
+    train = rows if keep_all else rows[~left_out]
+    return suite.with_splits({**suite.splits, "train": train, "val": rows[left_out], "test": rows[:0]})

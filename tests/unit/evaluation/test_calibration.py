@@ -52,5 +52,14 @@ def test_right_probabilities_stay_below_chance_and_wrong_ones_do_not() -> None:
     assert sure["error"] > 3 * sure["chance"]
 
 
+def test_none_and_all_are_the_ends_of_an_interval() -> None:
+    for rows in range(1, 60):
+        for happened in (False, True):
+            found = calibration(np.full(rows, 0.45), np.full(rows, happened))
+            assert found is not None
+            (only,) = found["bins"]
+            assert only["high" if happened else "low"] == float(happened)
+
+
 def test_no_row_has_no_calibration() -> None:
     assert calibration(np.zeros(0), np.zeros(0, dtype=bool)) is None

@@ -51,6 +51,15 @@ def test_the_error_grows_by_what_theory_says() -> None:
         assert [found[name][key] for key in ("value", "low", "high")] == pytest.approx([0.0, 0.0, 0.0], abs=1e-9)
 
 
+def test_what_adding_up_leaves_is_no_importance() -> None:
+    target = np.random.default_rng(0).normal(size=(300, 1)).astype(np.float64)
+    base = target + 0.1
+    # Means over repeats that differ in the last digit alone.
+    found = task_importance(TASK, target, base, {"a": [base + 1e-15, base - 3e-16, base]})
+    assert found is not None
+    assert [found["columns"][0][key] for key in ("value", "low", "high")] == [0.0, 0.0, 0.0]
+
+
 def test_intervals_shrink_with_rows_and_can_be_left_out() -> None:
     few, many = _measured(60)["numeric[0]"], _measured(2000)["numeric[0]"]
     assert many["high"] - many["low"] < 0.5 * (few["high"] - few["low"])
