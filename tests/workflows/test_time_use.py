@@ -220,6 +220,14 @@ def test_a_race_that_finishes_nothing_hands_over_the_first_model(tmp_path: Path)
     assert run.result["timing"]["seconds"] < 200
     assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "first model"
     assert any(f"graftwork fit --resume {tmp_path / 'run'} --time-limit" in warning for warning in run.warnings)
+    assert run.sentences[0] == "Only `quick` was judged on test rows, so there is nothing to compare it with."
+    assert run.result["timing"]["converged"] is False, "it was cut, and did not stop by itself"
+    said = " ".join(run.warnings)
+    assert "the best of the quick ones that were made before it, by their validation scores: `quick`" in said
+    assert "The verdict rests on what was finished" not in said, "nothing of the race was"
+    left = {item["name"]: item["reason"] for item in run.result["not_tested"] if item["what"] == "plan"}
+    assert {"alone", "fast"} <= set(left)
+    assert not any("planned" in item for item in run.result["not_tested"]), "the schedule gave nothing that was done"
 
 
 def test_a_run_that_ended_with_its_first_model_goes_on_with_more_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

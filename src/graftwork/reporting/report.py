@@ -33,6 +33,9 @@ _WORDS = PageWords(
 )
 
 
+_COMPARED = " The sign and the words compare with separate models, one per task, in percent; plus is better whatever the metric's direction."
+
+
 def report_sections(view: ResultView) -> list[Section]:
     """Return the sections below the verdict, in reading order, without the empty ones."""
     suite = view.section("suite")
@@ -40,8 +43,8 @@ def report_sections(view: ResultView) -> list[Section]:
         Section(
             "tasks", "Each task on test rows", "Tasks",
             (measured_line(view) or "Scores on rows that were never used for selection.")
-            + " In brackets: 95 % interval. The sign and the words compare "
-            "with separate models, one per task, in percent; plus is better whatever the metric's direction.",
+            + " In brackets: 95 % interval."
+            + (_COMPARED if view.rows("comparisons") else ""),
             (scores_table(view),), folded=(other_metrics_table(view),),
         ),
         Section(

@@ -45,8 +45,9 @@ def scores_table(view: ResultView, plans: Sequence[str] | None = None, tasks: Se
     notes = {view.reference: "reference", view.choice: "chosen"}
     if not plans or not any(view.score(plan, task) for plan in plans for task in view.tasks):
         return None
+    judged = any(view.comparison(plan, task.name) for plan in plans for task in view.tasks)
     return Table(
-        caption="Test scores with 95 % intervals, and the judgement against separate models",
+        caption="Test scores with 95 % intervals" + (", and the judgement against separate models" if judged else ""),
         headers=[
             Cell("Task", numeric=False),
             *(Cell(name, note=notes.get(name, ""), strong=name == view.choice) for name in plans),

@@ -225,6 +225,12 @@ def test_progress_says_what_is_planned_anew_and_what_is_tried() -> None:
         "  planned again with measured times: about 30 s to go"
     ]
     assert 20 < (progress.remaining_seconds() or 0) <= 30
+    assert progress.handle({"event": "replan", "rung": 0, "seconds": 300.0, "left": 20.0}) == [
+        "  planned again with measured times: about 5 min 00 s to go, but 20 s are left: what is not done by then is cut"
+    ]
+    assert (progress.remaining_seconds() or 0) <= 20
+    assert progress.handle({"event": "phase", "phase": "rung 2", "jobs": 1, "plans": ["a"]}) == ["rung 2: 1 plan races: a"]
+    assert progress.handle({"event": "phase", "phase": "estimate", "jobs": 0, "plans": []}) == []
     attempt = {"event": "phase", "phase": "attempt 1", "jobs": 2, "plans": ["a"], "what": "a: learning_rate 0.001"}
     assert progress.handle(attempt) == ["attempt 1, since there is time left: a: learning_rate 0.001"]
     assert progress.handle({"event": "phase", "phase": "controls", "jobs": 1, "plans": ["a"]}) == ["controls and affinities: a"]

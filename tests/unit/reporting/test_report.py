@@ -242,3 +242,13 @@ def test_a_run_that_ended_early_says_why(build_result, seconds: float, converged
     result["settings"] = {**result.get("settings", {}), "time_limit": 330.0}
     result["timing"] |= {"seconds": seconds, "converged": converged}
     assert ("it ended early, since nothing improved any more" in render_report(result)) is is_early
+
+
+def test_nothing_is_said_of_a_judgement_where_nothing_was_compared(build_result) -> None:
+    result = build_result("table")
+    assert "and the judgement against separate models" in render_report(result)
+    assert "The sign and the words compare with separate models" in render_report(result)
+    page = render_report({**result, "comparisons": []})
+    assert "Test scores with 95" in page
+    assert "judgement against separate models" not in page
+    assert "The sign and the words compare" not in page

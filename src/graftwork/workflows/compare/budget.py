@@ -85,6 +85,10 @@ def budget_sentence(plans: Mapping[str, Plan], schedule: Schedule, *, steps: int
             f"Budget: {format_seconds(seconds or 0.0)} for each training, {what}. The number of steps follows from the speed "
             "of each plan's first steps; the table below says what was measured."
         )
-    others = [f"{name} {horizon:,} rounds" for name, horizon in schedule.horizons.items() if own_horizon(plans[name])]
+    others = [
+        f"{name} ({'fitted in one go' if plans[name].fitted_at_once else f'{horizon:,} rounds'})"
+        for name, horizon in schedule.horizons.items()
+        if own_horizon(plans[name])
+    ]
     exception = f" Plans that count otherwise: {', '.join(others)}." if others else ""
     return f"Budget: {steps:,} steps for each training, {what}.{exception}"
