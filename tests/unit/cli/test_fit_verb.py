@@ -233,7 +233,11 @@ def test_progress_says_what_is_planned_anew_and_what_is_tried() -> None:
     assert progress.handle({"event": "phase", "phase": "estimate", "jobs": 0, "plans": []}) == []
     attempt = {"event": "phase", "phase": "attempt 1", "jobs": 2, "plans": ["a"], "what": "a: learning_rate 0.001"}
     assert progress.handle(attempt) == ["attempt 1, since there is time left: a: learning_rate 0.001"]
-    assert progress.handle({"event": "phase", "phase": "controls", "jobs": 1, "plans": ["a"]}) == ["controls and affinities: a"]
+    assert progress.handle({"event": "phase", "phase": "controls", "jobs": 4, "plans": ["a"]}) == ["controls and affinities: a"]
+    assert progress.handle({"event": "phase", "phase": "controls", "jobs": 1, "plans": ["a"]}) == ["affinities: a"]
+    finals = {"event": "phase", "phase": "finals", "jobs": 2, "plans": ["a", "b"], "control_plan": "b"}
+    assert progress.handle({**finals, "control_tasks": ["y"]}) == ["finals: a, b; control with shuffled companions: b"]
+    assert progress.handle({**finals, "control_tasks": []}) == ["finals: a, b"], "there is no time for one"
 
 
 def test_plain_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,8 +63,8 @@ def leading_finalist(
 def cheap_finalists(
     context: RunContext[Any], results: Mapping[str, Mapping[str, Any]], costs: Mapping[str, Estimate]
 ) -> list[str]:
-    """Return the plans that are cheap: whose trainings are next to nothing each, and as many others, the cheapest first, as are a
-    small part of the time together.
+    """Return the plans that are cheap: simple baselines, those whose trainings are next to nothing each, and as many others, the
+    cheapest first, as are a small part of the time together.
 
     Networks are none of them, since their steps could always be more.
 
@@ -91,7 +91,8 @@ def cheap_finalists(
         }
         for name, seconds in sorted(needed.items(), key=lambda item: item[1]):
             spent += seconds
-            if seconds <= CHEAP_SHARE * left or spent <= CHEAP_SHARE_TOGETHER * left:
+            # Without a baseline nobody learns whether anything was learned, and what one is taken to cost is a worker's start.
+            if context.plans[name].group == "baseline" or seconds <= CHEAP_SHARE * left or spent <= CHEAP_SHARE_TOGETHER * left:
                 found.append(name)
         return found
 

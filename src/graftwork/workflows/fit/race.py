@@ -152,6 +152,16 @@ class Race:
                 self.context.run.drop_checkpoint(job.continues)
         return found
 
+    def _is_less_than_a_first_model(self) -> bool:
+        """Return whether simple baselines alone were finished, and a quick model that was made before the race is more."""
+        plans = self.context.plans
+        first = fallback_job(self.context)
+        return (
+            first is not None
+            and first.plan.group != "baseline"
+            and all(plans[name].group == "baseline" for name in self.outcome.finals)
+        )
+
     def _take_first_model(self, failed: str) -> None:
         """Hand over the model that was made before the race, since nothing else was finished."""
         job = fallback_job(self.context)
@@ -203,6 +213,9 @@ class Race:
         if self._is_stopped():
             return
         missing = self._collect_finals(finals, answers)
+        if missing and self._is_less_than_a_first_model():
+            self.outcome.finals = {}
+            return
         if not missing:
             self._add_seeds(names, tasks)
             if self._is_stopped():

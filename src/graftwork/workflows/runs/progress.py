@@ -119,7 +119,8 @@ class Progress:
         if self.phase.startswith("attempt"):
             return [f"{self.phase}, since there is time left: {event['what']}"]
         if self.phase == "controls":
-            return [f"controls and affinities: {', '.join(event['plans'])}"]
+            # One job is the affinity alone.
+            return [f"{'controls and ' if self.jobs_total > 1 else ''}affinities: {', '.join(event['plans'])}"]
         if self.phase.startswith("rung"):
             number = len(event["plans"])
             return [f"{self.phase}: {_count(number, 'plan')} race{'s' if number == 1 else ''}: {', '.join(event['plans'])}"]
@@ -129,7 +130,8 @@ class Progress:
         if self.phase == "teachers":
             return [f"asking {_count(len(event['plans']), 'teacher')}: {', '.join(event['plans'])}"]
         if self.phase == "finals":
-            control = f"; control with shuffled companions: {event['control_plan']}" if event.get("control_plan") else ""
+            has_control = event.get("control_plan") and event.get("control_tasks")
+            control = f"; control with shuffled companions: {event['control_plan']}" if has_control else ""
             return [f"finals: {', '.join(event['plans'])}{control}"]
         return []
 

@@ -1,4 +1,4 @@
-"""Which plan of the race gets the control with shuffled companions."""
+"""Which plan of the race gets the control with shuffled companions, and what is judged where the time was short."""
 
 from __future__ import annotations
 
@@ -72,3 +72,29 @@ def test_a_final_that_was_cut_is_handed_on_as_it_was_made(tmp_path: Path, monkey
     assert race._collect_finals([("a", 0, job)], {job.id: result}) == 1
     kept = race.outcome.finals["a"][0]
     assert (kept.id, kept.max_steps, kept.rows, kept.cut) == (job.id, 40, 300, True)
+
+
+@pytest.mark.parametrize(
+    ("finished", "first", "less"),
+    [
+        (["constant"], "net", True),
+        (["constant"], "constant", False),
+        (["constant"], None, False),
+        (["constant", "net"], "net", False),
+    ],
+)
+def test_a_finished_constant_does_not_replace_a_better_first_model(
+    finished: list[str], first: str | None, less: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans = {
+        name: Plan(
+            name=name, title=name, role="independent", group="baseline" if name == "constant" else "", modalities=("table",)
+        )
+        for name in ("constant", "net")
+    }
+    context: Any = SimpleNamespace(plans=plans)
+    race = Race(context)
+    race.outcome.finals = {name: {} for name in finished}
+    job = None if first is None else SimpleNamespace(plan=plans[first])
+    monkeypatch.setattr(module, "fallback_job", lambda _: job)
+    assert race._is_less_than_a_first_model() is less

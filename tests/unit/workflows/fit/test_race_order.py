@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -100,3 +101,12 @@ def test_the_cheapest_plans_are_finalists_while_they_take_a_small_part_together(
     # Five trainings of each on two workers, and as many for what is handed over: 6 of 30 seconds.
     found = _cheap(30.0, {"forest": 0.8, "linear": 0.3, "kernel": 0.05, "chain": 4.0}, monkeypatch)
     assert found == ["kernel", "linear", "forest"]
+
+
+def test_a_simple_baseline_is_always_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A constant was taken to cost the second that its worker took to start, and nothing was held against it."""
+    context = _context(20.0, monkeypatch)
+    context.plans = {"dear": _own("dear", 1), "constant": replace(_own("constant", 1), group="baseline")}
+    costs = {name: Estimate(plan=name, setup_seconds=9.0) for name in context.plans}
+    results = {name: _result(9.0, 1, 1) for name in context.plans}
+    assert cheap_finalists(context, results, costs) == ["constant"]
