@@ -153,7 +153,13 @@ class TableReader(RowReader):
             if value is _ABSENT:
                 found, value = find_cell(item, name)
                 if not found:
-                    problems.append(Problem(f"{place}.{name}", None, f"a value or null.{did_you_mean(name, set(item) - {name})}"))
+                    problems.append(
+                        Problem(
+                            f"{place}.{name}",
+                            None,
+                            f"this column, with a value or null; the row has no such key.{did_you_mean(name, set(item) - {name})}",
+                        )
+                    )
                     continue
             fault, cell = read_cell(value)
             if fault:

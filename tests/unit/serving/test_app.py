@@ -139,7 +139,7 @@ def test_every_fault_is_listed_with_field_value_and_what_is_allowed(serve: Serve
     }  # fmt: skip
     assert problems["rows[0].age"]["value"] == "old"
     assert "a number" in problems["rows[0].age"]["allowed"]
-    assert "Did you mean 'agee'?" in problems["rows[1].age"]["allowed"]
+    assert "with a value or null; the row has no such key. Did you mean 'agee'?" in problems["rows[1].age"]["allowed"]
     assert "Did you mean 'number'?" in problems["tasks[0]"]["allowed"]
     assert "not controllable" in problems["budget"]["allowed"]
 
