@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from graftwork.interfaces.task_kind import task_kind
 from graftwork.reporting.formatting import MISSING, is_number, number
 from graftwork.reporting.parts import Cell, Table
 from graftwork.reporting.result_view import ResultView
@@ -60,6 +61,7 @@ def probabilities_table(view: ResultView) -> Table | None:
     found = _tasks(view)
     if not found:
         return None
+    yes_or_no = {task.name: task_kind(task).has_thresholds for task in view.tasks}
     return Table(
         caption="Probabilities and decisions of the chosen plan, before and after, on rows that took no part in the fit",
         headers=["Task", Cell("Correction", numeric=False), "Log loss", "Brier score", "Threshold", "Metric of decisions"],
@@ -68,7 +70,7 @@ def probabilities_table(view: ResultView) -> Table | None:
                 task,
                 _correction(one),
                 *(_change(one.get("before"), one.get("after"), key) for key in ("log_loss", "brier")),
-                *_threshold(dict(one.get("thresholds") or {})),
+                *_threshold(dict(one.get("thresholds") or {}), yes_or_no.get(task, False)),
             ]
             for task, one in found.items()
         ],
@@ -101,9 +103,9 @@ def _change(before: Any, after: Any, key: str) -> Cell:
     return Cell(number(old) if old == new else f"{number(old)} → {number(new)}")
 
 
-def _threshold(found: Mapping[str, Any]) -> list[Cell]:
+def _threshold(found: Mapping[str, Any], is_yes_or_no: bool) -> list[Cell]:
     if not found:
-        return [Cell("0.5"), Cell(MISSING)]
+        return [Cell("0.5" if is_yes_or_no else "most probable"), Cell(MISSING)]
     values = [float(value) for value in found.get("values") or ()]
     above = Cell("most probable" if found.get("of_classes") else "0.5", note=str(found.get("why_not") or ""))
     if values:

@@ -72,7 +72,12 @@ def test_a_correction_and_a_threshold_are_said_with_their_numbers(build_result: 
     ]
     assert isinstance(first[1], Cell)
     assert first[1].note == "was too sure"
-    assert texts(second) == ["plan", "none", "0.500", "0.200", "0.5", "n/a"]
+    assert texts(second) == ["plan", "none", "0.500", "0.200", "most probable", "n/a"], (
+        "one half decides between two classes alone"
+    )
+    plain = probabilities_table(view(build_result, churn=PLAIN))
+    assert plain is not None
+    assert texts(plain.rows[0])[4] == "0.5"
     page = render_report(dict(found.result))
     assert "temperature 1.80" in page
 
