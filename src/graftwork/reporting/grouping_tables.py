@@ -27,10 +27,12 @@ def grouping_table(view: ResultView) -> Table | None:
         return f"{int(100 * min(shares[task], 0.99) + 1e-9)}\u00a0%" if is_number(shares.get(task)) else "n/a"
 
     value, together = found.get("value"), found.get("together")
+    # Without a control the groups are what was measured, and no advice.
+    what = "Groups to train together" if found.get("advised") else "Groups by the affinities alone, which no control bears out"
     how = "the best of all partitions" if found.get("is_exact") else "found step by step, perhaps not the best"
     return Table(
         caption=(
-            f"Groups to train together, at most {found.get('max_groups')}, {how}: value {number(value)}, against "
+            f"{what}, at most {found.get('max_groups')}, {how}: value {number(value)}, against "
             f"{number(together)} for all tasks in one group and 0 for separate models. Steadiness: how often no other place "
             "of the task is better within the measurements' noise; it says nothing about other trainings."
         ),

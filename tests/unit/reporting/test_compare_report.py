@@ -76,7 +76,7 @@ def result(build_result: Any) -> dict[str, Any]:
 def test_the_page_holds_everything_and_nothing_of_a_fit(result: dict[str, Any]) -> None:
     page = render_compare_report(result)
     for words in ("Plans side by side, one budget", "<code>lightgbm</code> leads", "The loss became NaN.", "600 steps for each training",
-                  "Groups to train together", "<code>a</code> apart", "plot-pareto-wall_seconds", "plot-gradients-over-time"):  # fmt: skip
+                  "Groups by the affinities alone, which no control bears out", "<code>a</code> apart", "plot-pareto-wall_seconds", "plot-gradients-over-time"):  # fmt: skip
         assert words in page
     assert "Which way of learning" not in page
     assert "verdict of graftwork fit" not in page
@@ -127,7 +127,9 @@ def test_a_fit_shows_gradients_and_groups_too(result: dict[str, Any], build_resu
     fitted = {**build_result("table"), "gradients": result["gradients"], "grouping": result["grouping"]}
     page = render_report(fitted)
     assert "plot-gradients" in page
-    assert "Groups to train together" in page
+    assert "Groups to train together" not in page, "no control bears them out"
+    fitted["grouping"] = {**result["grouping"], "advised": [["a"], ["b"]]}
+    assert "Groups to train together" in render_report(fitted)
 
 
 def test_gradient_figures(result: dict[str, Any]) -> None:

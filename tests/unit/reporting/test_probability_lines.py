@@ -75,7 +75,7 @@ def test_a_correction_and_a_threshold_are_said_with_their_numbers(build_result: 
     assert texts(second) == ["plan", "none", "0.500", "0.200", "most probable", "n/a"], (
         "one half decides between two classes alone"
     )
-    plain = probabilities_table(view(build_result, churn=PLAIN))
+    plain = probabilities_table(view(build_result, churned=PLAIN))
     assert plain is not None
     assert texts(plain.rows[0])[4] == "0.5"
     page = render_report(dict(found.result))

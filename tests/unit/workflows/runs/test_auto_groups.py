@@ -122,7 +122,12 @@ def test_a_comparison_fills_the_groups_in_and_says_so(tmp_path: Path) -> None:
     assert [sentence.partition(":")[0] for sentence in found.advice] == ["No grouping is advised"]
     assert any("were measured on training rows before, in 4 steps" in note for note in found.result["verdict"]["warnings"])
     page = found.report.read_text(encoding="utf-8")
-    for word in ("plot-gradients", "plot-affinity", "Groups to train together", "layer by layer"):
+    for word in (
+        "plot-gradients",
+        "plot-affinity",
+        "Groups by the affinities alone, which no control bears out",
+        "layer by layer",
+    ):
         assert word in page
 
 
