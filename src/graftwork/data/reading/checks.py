@@ -229,14 +229,14 @@ def label_notes(tasks: Sequence[InferredTask], num_rows: int) -> list[str]:
             sentence = f"Target {name!r}: {lost} of {num_rows} labels are missing; these rows do not count for it."
             missing.append((f"{name!r} ({lost} of {num_rows})", sentence))
         if count < _FEW_ROWS:
-            sentence = f"Few labels: target {name!r} has {count}; intervals will be wide, and the verdict tentative."
+            sentence = f"Few labels: target {name!r} has {count}; intervals will be wide, and the verdict may stay open."
             few.append((f"{name!r} has {count}", sentence))
         rare += [(repr(name), note) for note in _rare_notes(task.spec, task.target)]
     notes = fold_by_example(
         missing, "Labels are missing for {count} targets: {examples}; rows without a label do not count for its target."
     )
     notes += fold_by_example(
-        few, "Few labels for {count} targets: {examples}; intervals will be wide, and the verdict tentative."
+        few, "Few labels for {count} targets: {examples}; intervals will be wide, and the verdict may stay open."
     )
     notes += fold_by_example(rare, f"{{count}} targets have rare classes with fewer than {_RARE_CLASS} rows: {{examples}}.")
     unlabelled = num_rows - int(any_label.sum())
