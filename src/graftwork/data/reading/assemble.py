@@ -38,7 +38,6 @@ from graftwork.data.reading.picture_cells import SKIPPED_SHARE
 from graftwork.data.reading.picture_size import default_image_size
 from graftwork.data.reading.streamed import StreamedTable
 from graftwork.data.reading.table import Table, as_table
-from graftwork.data.reading.twin_targets import twin_notes
 from graftwork.data.row_names import RowNames
 from graftwork.data.splits import IN_ORDER, TIMES
 from graftwork.data.suite import Suite
@@ -157,14 +156,7 @@ def _assembled(raw_suite: RawSuite, large: LargeColumns | None) -> Suite:
             "There is one target, so nothing can be learned together with it: plans are compared for it alone. Whether learning "
             "together helps shows with two targets or more (--targets a,b)."
         )
-    notes += [
-        *free_text_notes(found),
-        *rare_words,
-        *raw_suite.notes,
-        *division.notes,
-        *label_notes(tasks, len(frame)),
-        *twin_notes(tasks),
-    ]
+    notes += [*free_text_notes(found), *rare_words, *raw_suite.notes, *division.notes, *label_notes(tasks, len(frame))]
     notes += column_notes([task.spec for task in tasks], targets, images="" in raw_suite.images)
     # Counted from 1, as people count rows.
     labels = [str(label) for label in raw_suite.labels] or RowNames(len(frame))

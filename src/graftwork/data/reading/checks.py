@@ -20,6 +20,7 @@ from graftwork.data.reading.notes import fold, fold_by_example
 from graftwork.data.reading.odd_cells import mixed_cell_notes, odd_cell_notes
 from graftwork.data.reading.phrases import holds_phrases, only_names_rows, shared_words
 from graftwork.data.reading.table import Table, as_table
+from graftwork.data.reading.twin_targets import twin_notes
 from graftwork.data.suite import labelled_rows
 from graftwork.interfaces.task_kind import task_kind
 
@@ -215,7 +216,7 @@ def duplicate_note(frame: pd.DataFrame | Table) -> list[str]:
 
 
 def label_notes(tasks: Sequence[InferredTask], num_rows: int) -> list[str]:
-    """Return notes on missing labels, rows without any label, rare classes and few rows."""
+    """Return notes on missing labels, rows without any label, rare classes, few rows, and classes and targets that repeat others."""
     missing: list[tuple[str, str]] = []
     few: list[tuple[str, str]] = []
     rare: list[tuple[str, str]] = []
@@ -245,7 +246,24 @@ def label_notes(tasks: Sequence[InferredTask], num_rows: int) -> list[str]:
             f"{unlabelled} {'row has' if unlabelled == 1 else 'rows have'} no label of any target; plans that learn from unlabelled rows use them for training, "
             f"others do not."
         )
-    return notes
+    return notes + _spelling_notes(tasks) + twin_notes(tasks)
+
+
+def _spelling_notes(tasks: Sequence[InferredTask]) -> list[str]:
+    """Return which classes differ in nothing but capitals: as a rule somebody meant one class."""
+    found = []
+    for task in tasks:
+        alike: dict[str, list[str]] = {}
+        for word in task.spec.classes:
+            alike.setdefault(word.casefold(), []).append(word)
+        pairs = [" and ".join(map(repr, words)) for words in alike.values() if len(words) > 1]
+        if pairs:
+            name = repr(task.spec.name)
+            sentence = f"Target {name} has classes that differ in capitals alone: {short_list(pairs, 3)}. If one is meant, write them alike."
+            found.append((name, sentence))
+    return fold_by_example(
+        found, "{count} targets have classes that differ in capitals alone: {examples}. If one is meant, write them alike."
+    )
 
 
 def _rare_notes(spec: TaskSpec, target: NDArray[np.generic]) -> list[str]:

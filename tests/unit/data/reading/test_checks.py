@@ -200,3 +200,9 @@ def test_copies_are_counted_as_rows_that_equal_an_earlier_one(rows: list[tuple[f
     copies = int(frame.duplicated().sum())
     notes = duplicate_note(frame)
     assert notes == [] if not copies else notes[0].startswith(f"{copies} of {len(frame)} rows ")
+
+
+def test_classes_that_differ_in_capitals_alone_are_said() -> None:
+    frame = pd.DataFrame({"ok": ["Yes", "yes", "no"] * 40, "kind": ["a", "b", "c"] * 40})
+    (found,) = [note for note in label_notes(tasks_of(frame, "ok,kind"), len(frame)) if "capitals" in note]
+    assert found == ("Target 'ok' has classes that differ in capitals alone: 'Yes' and 'yes'. If one is meant, write them alike.")
