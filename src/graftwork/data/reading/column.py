@@ -198,7 +198,7 @@ class Column:
                 self._guessed["numbers"] = None
             else:
                 self._guessed["numbers"] = guess_number_rule(
-                    self.levels, self.counts, decimal=self.decimal, read=self._read_levels
+                    self.levels, self.counts, decimal=self.decimal, read=self.read_levels
                 )
         found: NumberRule | None = self._guessed["numbers"]
         return found
@@ -211,7 +211,7 @@ class Column:
                 self._guessed["dates"] = DateRule()
             else:
                 is_text = self.machine_kind == "O" and not self.is_nested
-                self._guessed["dates"] = guess_date_rule(self.levels, self.counts, read=self._read_levels) if is_text else None
+                self._guessed["dates"] = guess_date_rule(self.levels, self.counts, read=self.read_levels) if is_text else None
         found: DateRule | None = self._guessed["dates"]
         return found
 
@@ -282,7 +282,7 @@ class Column:
             self._parsed[rule] = self._by_level(rule) if values is None else Parsed(values, {}, {})
         return self._parsed[rule]
 
-    def _read_levels(self, rule: NumberRule | DateRule) -> tuple[Floats, NDArray[np.bool_]]:
+    def read_levels(self, rule: NumberRule | DateRule) -> tuple[Floats, NDArray[np.bool_]]:
         """Return the levels read by a rule, each rule once; whether it is tolerant makes no difference."""
         # Tolerance says what to do with what cannot be read, not what can be.
         rule = replace(rule, tolerant=False)
@@ -291,7 +291,7 @@ class Column:
         return self._level_reads[rule]
 
     def _by_level(self, rule: NumberRule | DateRule) -> Parsed:
-        values, unread = self._read_levels(rule)
+        values, unread = self.read_levels(rule)
         rows = self.counts
         lost = {self.levels[index]: int(rows[index]) for index in np.flatnonzero(unread).tolist()}
         blanks = {self.levels[index]: int(rows[index]) for index in np.flatnonzero(np.isnan(values) & ~unread).tolist()}

@@ -123,12 +123,13 @@ def mixed_cell_notes(table: Table, names: Sequence[str]) -> list[str]:
         column = table[name]
         if column.kind != "categorical" or column.is_category or column.machine_kind != "O":
             continue
-        values, unread = NumberRule(decimal=column.decimal).read(column.levels)
-        others = [(int(column.counts[index]), column.levels[index]) for index in np.flatnonzero(unread).tolist()]
-        rows, lost = int(column.counts[np.isfinite(values)].sum()), sum(count for count, _ in others)
+        # As when numbers were looked for: of many different cells nothing is read again.
+        values, unread = column.read_levels(NumberRule())
+        counts, others = column.counts, np.flatnonzero(unread)
+        rows, lost = int(counts[np.isfinite(values)].sum()), int(counts[others].sum())
         if np.isfinite(values).sum() < _FEWEST_NUMBERS or not 0 < lost < rows:
             continue
-        words = [word for _, word in sorted(others, key=lambda item: -item[0])]
+        words = [column.levels[index] for index in others[np.argsort(-counts[others], kind="stable")].tolist()]
         is_clear = len(words) <= _FEW_WORDS and not any(letter.isdigit() for word in words for letter in word)
         advice = (
             f"If they stand for missing cells, say {_flags({name: [repr(word) for word in words]})}"
