@@ -116,11 +116,11 @@ def tune(
     call = Call(verb="tune", resume=resume, command=command or _command(given), source=source)
     with components_allowed(allow_components):
         # Before the folder exists: a mistyped name leaves nothing behind.
-        chosen = find_method(given.method, given.settings) if given.method != AUTO else None
+        found = find_method(given.method, given.settings) if given.method != AUTO else None
         if not run.exists():
-            if chosen is not None:
-                check_method(chosen, given.settings)
-            check_asked(None, [plan_of(chosen)] if chosen is not None else [], given.overrides)
+            if found is not None:
+                check_method(found, given.settings)
+            check_asked(None, [plan_of(found)] if found is not None else [], given.overrides)
             check_backbone_names(given.backbone)
         with begun_run(run, given, resumed, call) as settled:
             if is_finished(run, "result.json", "report.html"):
