@@ -228,7 +228,9 @@ def _pilot_lines(pilot: Mapping[str, Any] | None) -> list[str]:
         what = f"the best of {len(trials)} settings" if len(trials) > 1 else "the only setting that was tried"
         lines.append(f"- `{arm}` takes {escape(_settings(entry['chosen']))}, {what}")
         scores = plain_numbers(*(trial["mean"] for trial in trials), digits=4)
-        rows += [f"| `{arm}` | {escape(_settings(trial['settings']))} | {score} |" for trial, score in zip(trials, scores, strict=True)]
+        rows += [
+            f"| `{arm}` | {escape(_settings(trial['settings']))} | {score} |" for trial, score in zip(trials, scores, strict=True)
+        ]
     lines += [f"- `{arm}` takes what `{other}` chose" for arm, other in pilot["follows"].items()]
     lines += [f"- `{arm}` is not tuned: {escape(why)}" for arm, why in pilot["fixed"].items()]
     if rows:

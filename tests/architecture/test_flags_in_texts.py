@@ -9,8 +9,8 @@ from pathlib import Path
 import graftwork
 
 PACKAGE = Path(graftwork.__file__).parent
-OTHER_PROGRAMS = {"--logdir", "--no-deps", "--nproc-per-node", "--porcelain", "--untracked-files"}
-"""Flags of tensorboard, pip, torchrun and git."""
+OTHER_PROGRAMS = {"--logdir", "--no-deps", "--nproc-per-node", "--porcelain", "--random-seed", "--untracked-files"}
+"""Flags of tensorboard, pip, torchrun, mergekit and git."""
 TEMPLATES = {"--claim", "--link", "--name", "--no-", "--summary", "--title", "--year"}
 """Parts of texts, and flags of `graftwork new` whose names are put together."""
 _NAMED = re.compile(r"(?<![\w(-])--[a-z][a-z0-9-]+")
