@@ -7,17 +7,19 @@ a label do not count. A metric that the data leave undefined (one class only for
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.kinds import all_kinds, find_kind
 from graftwork.core.nearest import did_you_mean
 from graftwork.core.records import TaskSpec
 from graftwork.data.suite import labelled_rows
-from graftwork.interfaces.metric import Array, Evaluator, Metric
+from graftwork.interfaces.metric import Array, Evaluator, Floats, Metric
 from graftwork.interfaces.task_kind import TaskKind, task_kind
+from graftwork.math.weighted_sums import divide
 
 __all__ = [
     "METRICS",
@@ -123,7 +125,9 @@ def check_metrics(tasks: Sequence[TaskSpec]) -> None:
         raise ConfigError("Some tasks cannot be judged as asked.", [problem for problem in problems if problem])
 
 
-def prepare_metric(spec: TaskSpec, target: Array, prediction: Array, metric: str = "") -> Evaluator:
+def prepare_metric(
+    spec: TaskSpec, target: Array, prediction: Array, metric: str = "", *, parts: NDArray[np.integer[Any]] | None = None
+) -> Evaluator:
     """Return the function from row weights ``[B, N]`` to metric values ``[B]``.
 
     Args:
@@ -132,6 +136,9 @@ def prepare_metric(spec: TaskSpec, target: Array, prediction: Array, metric: str
         prediction: In the user's units, ``N`` rows; classes over positions as probabilities ``[N, size, P]`` or decided ``[N,
             P]``; binary tasks over positions as probabilities of class 1, ``[N, 1, P]`` or ``[N, P]``.
         metric: Name; empty takes the task's primary metric.
+        parts: Which model answered each row, ``[N]``; None if one answered all. Metrics of the order of rows are then means over the
+            models, each weighing as its rows do: a model that answers one number for all rows orders none of them, whatever
+            number it is.
 
     Raises:
         DataError: If the shapes do not fit.
@@ -145,7 +152,22 @@ def prepare_metric(spec: TaskSpec, target: Array, prediction: Array, metric: str
     if not np.isfinite(prediction[known]).all():
         return lambda weights: np.full(len(weights), np.nan)  # a diverged model has no score
     # Rows without a label may hold anything; NaN times weight 0 would still be NaN.
-    return chosen.prepare(spec, target, np.where(np.isfinite(prediction), prediction, 0))
+    prediction = np.where(np.isfinite(prediction), prediction, 0)
+    if parts is None or not chosen.of_order:
+        return chosen.prepare(spec, target, prediction)
+    of_models = [np.flatnonzero(parts == part) for part in np.unique(parts)]
+    return _mean_over_models([(rows, chosen.prepare(spec, target[rows], prediction[rows])) for rows in of_models], known)
+
+
+def _mean_over_models(models: Sequence[tuple[NDArray[np.intp], Evaluator]], known: NDArray[np.bool_]) -> Evaluator:
+    def evaluate(weights: Floats) -> Floats:
+        values = np.stack([one(weights[:, rows]) for rows, one in models], axis=1)
+        sizes = np.stack([weights[:, rows] @ known[rows] for rows, _ in models], axis=1)
+        # A model whose rows leave the metric undefined (one class only, say) says nothing.
+        sizes = np.where(np.isfinite(values), sizes, 0.0)
+        return divide((np.where(sizes > 0, values, 0.0) * sizes).sum(axis=1), sizes.sum(axis=1))
+
+    return evaluate
 
 
 def score_task(

@@ -45,3 +45,5 @@ class Metric:
     """Whether it judges the class that is chosen, not its probability or the order of rows."""
     of_classes: bool = False
     """Whether it counts all classes alike, however rare: the most probable class is then not the best answer."""
+    of_order: bool = False
+    """Whether it judges in which order the scores put the rows: scores of different models are then no one order."""

@@ -258,3 +258,38 @@ def test_no_row_at_all_gives_nan_as_well(spec: TaskSpec, rng: np.random.Generato
     target, prediction = make(spec, rng)
     assert all(np.isnan(value) for value in score_task(spec, target[:0], prediction[:0]).values())
     assert not recwarn.list
+
+
+def test_scores_of_different_models_are_no_one_order() -> None:
+    spec = BINARY
+    generator = np.random.default_rng(0)
+    target, parts = (generator.random(200) < 0.3).astype(np.int64), np.arange(200) % 5
+    target[::11] = -1
+    once = np.ones((1, 200))
+    # What the most frequent answer of all other rows is, falls where positives are many: across folds it orders rows wrongly.
+    shares = np.array([(target[(parts != part) & (target >= 0)]).mean() for part in range(5)])
+    constant = shares[parts]
+    assert prepare_metric(spec, target, constant, "roc_auc")(once)[0] < 0.5
+    assert prepare_metric(spec, target, constant, "roc_auc", parts=parts)(once)[0] == 0.5
+    scores = np.clip(0.3 * target + generator.random(200) * 0.7, 0, 1) * (1 + parts)
+    scores = scores / scores.max()
+    for name, judge in (("roc_auc", reference.roc_auc_score), ("average_precision", reference.average_precision_score)):
+        of_folds = [
+            (judge(target[own], scores[own]), own.sum()) for own in ((parts == part) & (target >= 0) for part in range(5))
+        ]
+        expected = np.average([value for value, _ in of_folds], weights=[rows for _, rows in of_folds])
+        assert prepare_metric(spec, target, scores, name, parts=parts)(once)[0] == pytest.approx(expected, abs=1e-12)
+    # Errors of single rows add up whoever answered them.
+    loss = [prepare_metric(spec, target, scores, "log_loss", parts=given)(once)[0] for given in (None, parts)]
+    assert loss[0] == loss[1]
+
+
+def test_folds_without_a_positive_row_say_nothing_and_diverged_models_have_no_score() -> None:
+    spec = BINARY
+    target, parts = np.array([0, 0, 0, 1, 0, 1]), np.array([0, 0, 1, 1, 1, 1])
+    scores = np.array([0.9, 0.1, 0.2, 0.8, 0.6, 0.5])
+    once = np.ones((1, 6))
+    assert prepare_metric(spec, target, scores, "roc_auc", parts=parts)(once)[0] == 0.75
+    assert np.isnan(prepare_metric(spec, np.zeros(6, np.int64), scores, "roc_auc", parts=parts)(once)[0])
+    scores[0] = np.nan
+    assert np.isnan(prepare_metric(spec, target, scores, "roc_auc", parts=parts)(once)[0])

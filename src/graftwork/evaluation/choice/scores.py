@@ -98,6 +98,7 @@ class ScoreBank:
                 if run.parts is not None and split == "test":
                     self._add_parts(arm, run)
                 predictions = run.predictions if split == "test" else run.transfer_predictions or {}
+                parts = run.parts if split == "test" else None
                 for task in self.suite.tasks:
                     if task.name not in predictions:
                         continue
@@ -111,7 +112,7 @@ class ScoreBank:
                         seeds, indices = places.setdefault((arm, task.name, metric), ([], []))
                         seeds.append(run.seed)
                         indices.append(len(evaluators))
-                        evaluators.append(self._resampler.adapt(prepare_metric(task, target, prediction, metric)))
+                        evaluators.append(self._resampler.adapt(prepare_metric(task, target, prediction, metric, parts=parts)))
         # Every unit once: the sample itself.
         once = np.ones((1, self._resampler.num_units))
         # One evaluator for each run and metric; `places` says which of them belong together.

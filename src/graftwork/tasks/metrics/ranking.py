@@ -74,6 +74,8 @@ def _mean_average_precision(spec: TaskSpec, target: Array, prediction: Array) ->
     return lambda weights: mean_of_columns(np.stack([_precision(ranking, weights) for ranking in rankings], axis=1))
 
 
-ROC_AUC = Metric("roc_auc", "ROC AUC", True, 0.0, 1.0, _roc_auc)
-AVERAGE_PRECISION = Metric("average_precision", "average precision", True, 0.0, 1.0, _average_precision)
-MEAN_AVERAGE_PRECISION = Metric("mean_average_precision", "mean average precision", True, 0.0, 1.0, _mean_average_precision)
+ROC_AUC = Metric("roc_auc", "ROC AUC", True, 0.0, 1.0, _roc_auc, of_order=True)
+AVERAGE_PRECISION = Metric("average_precision", "average precision", True, 0.0, 1.0, _average_precision, of_order=True)
+MEAN_AVERAGE_PRECISION = Metric(
+    "mean_average_precision", "mean average precision", True, 0.0, 1.0, _mean_average_precision, of_order=True
+)

@@ -104,5 +104,5 @@ def _integrated_brier(spec: TaskSpec, target: Array, prediction: Array) -> Evalu
     return from_sums(np.concatenate([errors, known[:, None]], axis=1), combine)
 
 
-CONCORDANCE = Metric("concordance", "concordance index", True, 0.0, 1.0, _concordance)
+CONCORDANCE = Metric("concordance", "concordance index", True, 0.0, 1.0, _concordance, of_order=True)
 INTEGRATED_BRIER = Metric("integrated_brier", "integrated Brier score", False, 0.0, float("inf"), _integrated_brier)
