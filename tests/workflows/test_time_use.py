@@ -224,6 +224,14 @@ def test_what_was_done_in_time_counts_however_late_a_run_goes_on(tmp_path: Path,
     again = fit(out=tmp_path / "run", resume=True).result
     for name in ("attempts", "plans", "race", "controls", "model", "verdict", "not_tested"):
         assert again[name] == first[name], name
+    # More time is no reason to race on: models on all rows are there, with the settings of this race.
+    monkeypatch.setitem(PRESETS, "good", dataclasses.replace(PRESETS["good"], tries=5))
+    (tmp_path / "run" / "result.json").unlink()
+    file = tmp_path / "run" / "run.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "state": "scheduled"}))
+    longer = fit(out=tmp_path / "run", resume=True, time_limit=2000).result
+    for name in ("attempts", "plans", "model"):
+        assert longer[name] == first[name], name
 
 
 def quick(delay: float = 0.0) -> Plan:

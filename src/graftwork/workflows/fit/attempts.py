@@ -21,7 +21,7 @@ from graftwork.workflows.fit.replanning import known_costs
 from graftwork.workflows.fit.warm_start import warm_start_of
 from graftwork.workflows.portfolio import variants_of
 from graftwork.workflows.runs.context import RunContext
-from graftwork.workflows.runs.decisions import decided, is_decided, seconds_left
+from graftwork.workflows.runs.decisions import MEMBERS, decided, is_decided, seconds_left
 from graftwork.workflows.runs.horizons import own_horizon
 from graftwork.workflows.runs.jobs.train import TrainJob
 
@@ -89,7 +89,8 @@ class Attempts:
         for number in range(1, (self.context.settings.preset_values.tries or LONGER_TRIES) + 1):
             if seconds_left(self.context) is None:
                 return
-            if self.context.stop() is not None and not is_decided(self.context, _name_of(number)):
+            is_over = self.context.stop() is not None or is_decided(self.context, MEMBERS)
+            if is_over and not is_decided(self.context, _name_of(number)):
                 return
             found = self._decided(number, tried)
             if found is None:

@@ -36,7 +36,7 @@ from graftwork.workflows.fit.replanning import (
 )
 from graftwork.workflows.fit.reserve import reserved_seconds
 from graftwork.workflows.runs.context import RunContext
-from graftwork.workflows.runs.decisions import decided, is_decided, seconds_left
+from graftwork.workflows.runs.decisions import MEMBERS, decided, is_decided, seconds_left
 from graftwork.workflows.runs.horizons import RUNGS, paid_once, shared_plans
 from graftwork.workflows.runs.job import Job
 from graftwork.workflows.runs.jobs.train import TrainJob
@@ -246,7 +246,8 @@ class Race:
             schedule = context.schedule.with_seed(seed, whole_controls=bool(context.maker.facts.folds))
             more = context.planned(context.plans.values(), schedule)
             name = f"seed {seed}"
-            if context.stop() is not None and not is_decided(context, name):
+            is_over = context.stop() is not None or is_decided(context, MEMBERS)
+            if is_over and not is_decided(context, name):
                 return
             if not decided(context, name, partial(self._has_time, more, names, tasks)):
                 return

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from graftwork.workflows.fit.attempts import plan_seconds, whole_seconds
 from graftwork.workflows.fit.large_suites import see_a_part
 from graftwork.workflows.runs.context import RunContext
-from graftwork.workflows.runs.decisions import DEADLINE_SHARE, decided, is_decided, seconds_left
+from graftwork.workflows.runs.decisions import DEADLINE_SHARE, MEMBERS, decided, is_decided, seconds_left
 from graftwork.workflows.runs.jobs.train import TrainJob
 from graftwork.workflows.runs.settings import FitSettings
 
@@ -31,8 +31,6 @@ LONGEST = 2.5
 """By how much a training of all rows is longer than those of the race at most."""
 LEAST_LONGER = 1.25
 """By how much trainings of an improving plan become longer before another model of it is made."""
-_MEMBERS = "models on all rows"
-"""Name of the decision how many they are."""
 _WORTH = 1.05
 """Below this a longer training is none."""
 _SLOWER = 1.25
@@ -90,14 +88,14 @@ def whole_models(
     if not planned or any(name not in context.schedule.horizons for name in weights):
         return WholeModels()
     # The end of the time is long past: whatever begins now is cut.
-    if seconds_for_all_rows(context) == 0.0 and not is_decided(context, _MEMBERS):
+    if seconds_for_all_rows(context) == 0.0 and not is_decided(context, MEMBERS):
         return WholeModels()
     # Of large suites a model of all rows is worth more than several of them.
     if see_a_part(weights, finals):
-        decided(context, _MEMBERS, lambda: 1)
+        decided(context, MEMBERS, lambda: 1)
         return WholeModels(members=1, parts=1)
     time = _Time(context, weights, finals, improving)
-    members = decided(context, _MEMBERS, lambda: time.members(planned))
+    members = decided(context, MEMBERS, lambda: time.members(planned))
     if not 1 <= members <= max(planned, BAG):
         raise ValueError(f"{members} models on all rows were decided, of {planned}")  # what is stored was changed
     longer = decided(context, "longer on all rows", lambda: time.longer(members))

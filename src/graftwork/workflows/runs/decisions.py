@@ -8,7 +8,7 @@ from typing import Any
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.run_folder import clean_json
 
-__all__ = ["DEADLINE_SHARE", "VERDICT", "deadline", "decided", "is_decided", "seconds_left"]
+__all__ = ["DEADLINE_SHARE", "MEMBERS", "VERDICT", "deadline", "decided", "is_decided", "seconds_left"]
 
 DEADLINE_SHARE = 0.96
 """Share of the time limit at which trainings are cut; the rest is for what comes after the last one."""
@@ -16,6 +16,9 @@ DEADLINE_SHARE = 0.96
 
 VERDICT = "verdict seconds"
 """Name of the decision that holds how long the verdict will take; without it, what is left after the deadline is enough."""
+MEMBERS = "models on all rows"
+"""Name of the decision how many models on all rows are made. From then on the race is over, also for a resume with more time: these
+models have the settings that it found, and are known by the plan's name."""
 _MOST_OF_VERDICT = 0.4
 """Share of the time limit by which the deadline comes earlier at most: a verdict needs something to judge."""
 
