@@ -137,7 +137,7 @@ def _share(text: str | None) -> float | None:
     """Return a share for ``90``, ``90%`` or ``0.9``.
 
     Raises:
-        ConfigError: If it is no number, or not between 0 and 100 %.
+        ConfigError: If it is no number, not between 0 and 100 %, or ``1``, which may mean one percent or all.
     """
     from graftwork.core.errors import ConfigError
     from graftwork.evaluation.conformal import check_level
@@ -148,6 +148,10 @@ def _share(text: str | None) -> float | None:
         number = float(text.strip().removesuffix("%"))
     except ValueError:
         raise ConfigError(f"--interval takes percent, as in 90; got {text!r}.") from None
+    if text.strip() in ("1", "1.0"):
+        raise ConfigError(
+            f"--interval {text} may mean 1 % of the rows or all of them. Write 1% or 0.01; no interval holds all rows."
+        )
     share = number if number < 1 and not text.strip().endswith("%") else number / 100
     check_level(share)
     return share
