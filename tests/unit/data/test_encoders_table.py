@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.linear_model import Ridge
 
 from graftwork.core.errors import DataError, FileFormatError, GraftworkError
 from graftwork.data.encoders import encoder_from_state
@@ -196,7 +197,31 @@ def test_dates_by_hand() -> None:
     for one, two in zip(column.encode(zoned), column.encode(plain), strict=True):
         np.testing.assert_allclose(one, two)
     constant = DateColumn.fit("when", pd.Series(["2020-01-06", "2020-01-07"]))
-    assert [part for part, _, _ in constant.parts] == ["day", "weekday", "elapsed"]
+    assert [part for part, _, _ in constant.parts] == ["elapsed"]
+
+
+@pytest.mark.parametrize(
+    ("hours", "parts"),
+    [
+        (20, ["elapsed"]),
+        (23, ["hour", "elapsed"]),
+        (24 * 7, ["weekday", "hour", "elapsed"]),
+        (24 * 40, ["day", "weekday", "hour", "elapsed"]),
+        (24 * 340, ["month", "day", "weekday", "hour", "elapsed"]),
+        (24 * 400, ["year", "month", "day", "weekday", "hour", "elapsed"]),
+    ],
+)
+def test_parts_that_come_again_need_a_whole_round(hours: int, parts: list[str]) -> None:
+    dates = pd.Series(pd.date_range("2023-01-02", periods=hours + 1, freq="h"))
+    assert [part for part, _, _ in DateColumn.fit("when", dates).parts] == parts
+
+
+def test_a_trend_goes_on_over_the_end_of_a_year() -> None:
+    dates = pd.Series(pd.date_range("2023-07-01", "2024-01-31", freq="D"))
+    column, seen = DateColumn.fit("when", dates[:184]), 184
+    values, encoded = np.arange(len(dates), dtype=float), np.stack(column.encode(dates), axis=1)
+    model = Ridge(alpha=1e-3).fit(encoded[:seen], values[:seen])
+    assert np.abs(model.predict(encoded[seen:]) - values[seen:]).max() < 1.0
 
 
 @settings(max_examples=40)

@@ -222,7 +222,9 @@ def _old_naming(levels: Sequence[str]) -> Naming:
 
 @dataclass(frozen=True, slots=True)
 class DateColumn:
-    """A date as year, month, day, weekday, hour and elapsed days, each standardised; parts that never change are left out."""
+    """A date as year, month, day, weekday, hour and elapsed days, each standardised. Parts that never change are left out, and parts that
+    come again, such as months, where training rows do not span a whole round of them: up to there they say what elapsed days say, and
+    in the next round something else."""
 
     name: str
     parts: tuple[tuple[str, float, float], ...]
@@ -238,10 +240,12 @@ class DateColumn:
         rule = column.date_rule or DateRule()
         seconds = column.dates(rule).values
         parts = []
+        dated = seconds[~np.isnan(seconds)]
+        span = float(dated.max() - dated.min()) / _DAY if len(dated) else 0.0
         for part, numbers in _date_parts(seconds).items():
             known = numbers[~np.isnan(numbers)]
             # A part that never changes (the hour of dates without a time) tells nothing.
-            if len(known) and known.min() < known.max():
+            if len(known) and known.min() < known.max() and span >= _WHOLE_ROUND.get(part, 0.0):
                 parts.append((part, *_moments(numbers)))
         return cls(name, tuple(parts), bool(np.isnan(seconds).any()), rule)
 
@@ -276,6 +280,8 @@ class DateColumn:
 
 
 _DATE_PARTS = ("year", "month", "day", "weekday", "hour", "elapsed")
+_WHOLE_ROUND = {"month": 330.0, "day": 27.0, "weekday": 6.0, "hour": 22 / 24}
+"""Days that training rows span at least where a part has come round once, or nearly."""
 
 
 def _date_parts(seconds: Floats) -> dict[str, Floats]:
