@@ -242,7 +242,11 @@ class DateColumn:
         parts = []
         dated = seconds[~np.isnan(seconds)]
         span = float(dated.max() - dated.min()) / _DAY if len(dated) else 0.0
-        for part, numbers in _date_parts(seconds).items():
+        found = _date_parts(seconds)
+        if not (found["day"] > 1).any():
+            # Months, quarters and years are written as their first days, whose weekdays tell nothing.
+            del found["weekday"]
+        for part, numbers in found.items():
             known = numbers[~np.isnan(numbers)]
             # A part that never changes (the hour of dates without a time) tells nothing.
             if len(known) and known.min() < known.max() and span >= _WHOLE_ROUND.get(part, 0.0):

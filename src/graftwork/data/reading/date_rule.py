@@ -40,6 +40,13 @@ _WRITTEN = re.compile(
     re.IGNORECASE,
 )
 """A date written for people: ``31.05.2023 14:05``, ``5/31/23 2:05 PM``, ``May 31, 2023``."""
+_PERIOD = re.compile(
+    r"(?P<year>(?:19|20)\d{2})(?:[-/](?P<m>0[1-9]|1[0-2])|[- ]?Q(?P<q>[1-4]))"
+    r"|(?:(?P<m2>0?[1-9]|1[0-2])/|Q(?P<q2>[1-4])[- /]?)(?P<year2>(?:19|20)\d{2})"
+    rf"|(?P<month>{_MONTH})[- ](?P<year3>(?:19|20)\d{{2}})",
+    re.IGNORECASE,
+)
+"""A month or a quarter: ``2019-07``, ``07/2019``, ``Jul 2019``, ``2019Q3``. Of other centuries they are codes more often than dates."""
 _EPOCH = datetime.datetime(1970, 1, 1)
 _LEAST = 0.75
 """Share of the rows that must be dates."""
@@ -68,6 +75,8 @@ class DateRule:
                 unread[index] = False
             elif (found := _WRITTEN.fullmatch(texts[index])) is not None and (moment := _moment(found, self.order)) is not None:
                 seconds[index], unread[index] = moment, False
+            elif (found := _PERIOD.fullmatch(texts[index])) is not None:
+                seconds[index], unread[index] = _beginning(found), False
         return seconds, unread
 
     def state(self) -> dict[str, Any]:
@@ -151,6 +160,14 @@ def _moment(found: re.Match[str], order: Order) -> float | None:
     return float(seconds + np.floor(second * 1000.0) / 1000.0)
 
 
+def _beginning(found: re.Match[str]) -> float:
+    """Return the first second of a month or quarter."""
+    year = found["year"] or found["year2"] or found["year3"]
+    quarter, named = found["q"] or found["q2"], found["month"]
+    month = 3 * int(quarter) - 2 if quarter else _MONTHS.index(named[:3].lower()) + 1 if named else int(found["m"] or found["m2"])
+    return float(np.datetime64(f"{year}-{month:02d}", "D").astype(np.int64)) * 86_400.0
+
+
 def guess_date_rule(levels: Sequence[str], counts: NDArray[np.int64], *, read: Reader | None = None) -> DateRule | None:
     """Return the rule by which a column's cells are dates, or None if it is no column of dates.
 
@@ -164,7 +181,7 @@ def guess_date_rule(levels: Sequence[str], counts: NDArray[np.int64], *, read: R
     """
     # A quick look first: columns of words are far more common than dates.
     sample = [level for level in levels[:200] if not is_blank(level)]
-    shaped = [_ISO.fullmatch(level) is not None or _WRITTEN.fullmatch(level) is not None for level in sample]
+    shaped = [any(form.fullmatch(level) for form in (_ISO, _WRITTEN, _PERIOD)) for level in sample]
     if not sample or sum(shaped) < _LEAST * len(shaped):
         return None
     rule = _order_rule(levels)

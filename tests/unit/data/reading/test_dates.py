@@ -52,6 +52,8 @@ DATES = [
     ("slashes", ["2023/05/31", "2023/1/2"], ["2023-05-31", "2023-01-02"]),
     ("month names", ["31 May 2023", "May 1, 2023", "3-Feb-2021"], ["2023-05-31", "2023-05-01", "2021-02-03"]),
     ("zones", ["2023-05-31T14:05:00+02:00", "2023-05-31T14:05:00Z"], ["2023-05-31 12:05", "2023-05-31 14:05"]),
+    ("months", ["2019-07", "12/2020", "Mar 2021", "september-2021"], ["2019-07-01", "2020-12-01", "2021-03-01", "2021-09-01"]),
+    ("quarters", ["2019Q3", "2020-q1", "Q4 2021", "2022 Q2"], ["2019-07-01", "2020-01-01", "2021-10-01", "2022-04-01"]),
     ("ambiguous with points", ["03.04.2023", "05.06.2023"], ["2023-04-03", "2023-06-05"]),
     ("ambiguous with slashes", ["03/04/2023", "05/06/2023"], ["2023-03-04", "2023-05-06"]),
 ]
@@ -109,3 +111,15 @@ def test_prediction_and_server_have_one_rule_for_dates_that_cannot_be_read(has_u
         assert len(problems) == 10
         with pytest.raises(DataError, match=r"'day' held dates in training but now has '31 of May' \(10 cells in all\)"):
             encoder.transform(pd.DataFrame({"day": cells}))
+
+
+@pytest.mark.parametrize("cells", [["1234-05", "1301-11"], ["2019-13", "2019-20"], ["2019-7a", "2019Q5"], ["19-07", "Q3"]])
+def test_codes_like_months_and_quarters_are_no_dates(cells: list[str]) -> None:
+    assert column(cells * 5).kind == "categorical"
+
+
+def test_months_have_no_weekday() -> None:
+    months = pd.Series(pd.date_range("2018-01-01", periods=40, freq="MS").strftime("%Y-%m"))
+    encoder = TableEncoder.fit(pd.DataFrame({"c": months}), ["c"])
+    (made,) = encoder.columns
+    assert [part for part, _, _ in made.parts] == ["year", "month", "elapsed"]  # type: ignore[union-attr]
