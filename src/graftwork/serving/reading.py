@@ -126,6 +126,7 @@ class TableReader(RowReader):
 
     def __init__(self, encoder: Any, limits: ServeLimits) -> None:
         super().__init__(encoder, limits)
+        self._lacking, self._alternatives = encoder.lacking, encoder.alternatives
         # Levels and words of one column are read from one cell.
         self._encodings = [found[0] for found in encoder.by_name().values()]
         self._columns = [(column.name, str(column.state()["type"])) for column in self._encodings]
@@ -144,20 +145,22 @@ class TableReader(RowReader):
             vector = find_cell(item, name)[1]
             if isinstance(vector, list) and len(vector) != size:
                 problems.append(Problem(f"{place}.{name}", vector, f"a list of {size} numbers, or null"))
-        cells = []
+        cells, absent = [], []
         for (name, _), read_cell in zip(self._columns, self._read):
             value = item.get(name, _ABSENT)
             # Flat keys win: a name with a dot may be a column of its own.
             if value is _ABSENT:
                 found, value = find_cell(item, name)
                 if not found:
-                    said = f"this column, with a value or null; the row has no such key.{hint(name, item, problems)}"
-                    problems.append(Problem(f"{place}.{name}", None, said))
-                    continue
+                    absent.append(name)
+                    value = None
             fault, cell = read_cell(value)
             if fault:
                 problems.append(Problem(f"{place}.{name}", value, fault))
             cells.append(cell)
+        for name in self._lacking(absent) if absent else ():
+            said = f"this column, with a value or null; the row has no such key.{hint(name, item, problems)}"
+            problems.append(Problem(f"{place}.{name}", None, said))
         return tuple(cells)
 
     def blank(self) -> list[Any]:
@@ -187,7 +190,8 @@ class TableReader(RowReader):
     def item_schemas(self) -> dict[str, dict[str, Any]]:
         """Return the schema of a row."""
         properties = {name: dict(_SCHEMAS[kind]) for name, kind in self._columns}
-        return {"rows": {"type": "object", "required": list(properties), "properties": properties}}
+        needed = [name for name in properties if all(name in names for names in self._alternatives)]
+        return {"rows": {"type": "object", "required": needed, "properties": properties}}
 
     def inputs(self) -> list[dict[str, Any]]:
         """Return one entry per column; of many levels the most frequent ones are listed."""

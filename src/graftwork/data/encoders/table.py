@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -52,9 +52,11 @@ class TableEncoder(Encoder):
 
     kind: ClassVar[str] = "table"
 
-    def __init__(self, columns: Sequence[Encoding]) -> None:
+    def __init__(self, columns: Sequence[Encoding], alternatives: Sequence[Collection[str]] = ()) -> None:
         # Stable: histories go behind, everything else keeps the order of the columns.
         self.columns = tuple(sorted(columns, key=lambda column: isinstance(column, HistoryColumn)))
+        self.alternatives = tuple(dict.fromkeys(frozenset(names) for names in alternatives))
+        """Of a suite of several data sets, the columns of each: a table needs those of one of them. Empty if all are needed."""
 
     @classmethod
     def fit(
@@ -65,6 +67,7 @@ class TableEncoder(Encoder):
         rows: NDArray[np.int64] | None = None,
         histories: Mapping[str, str] | None = None,
         missing: Sequence[str] = (),
+        alternatives: Sequence[Collection[str]] = (),
     ) -> Self:
         """Fit an encoder.
 
@@ -74,6 +77,7 @@ class TableEncoder(Encoder):
             rows: Training rows; all by default.
             histories: Further columns, ``{history: item}``; the item is one of ``names``, the same for all.
             missing: Words and numbers that mean a missing cell; ``frame`` holds none of them any more, later tables do.
+            alternatives: Columns of each data set that the table was made of, if not all have the same.
         """
         columns: list[Encoding] = []
         past = dict(histories or {})
@@ -97,12 +101,26 @@ class TableEncoder(Encoder):
                 columns.append(made)
             if phrases:
                 columns.append(WordsColumn.fit(name, train[name], most=most_words(len(table))))
-        return cls([*columns, *(HistoryColumn(name, items[item]) for name, item in past.items())])
+        made_of = cls([*columns, *(HistoryColumn(name, items[item]) for name, item in past.items())])
+        own = [
+            [name for name in made_of.names if {name, (split_entry(name) or (name,))[0]} & set(names)] for names in alternatives
+        ]
+        return made_of if all(len(names) == len(made_of.names) for names in own) else cls(made_of.columns, own)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Columns that :meth:`transform` needs."""
+        """Columns that :meth:`transform` reads; of several data sets those of one must be there."""
         return tuple(self.by_name())
+
+    def lacking(self, absent: Collection[str]) -> list[str]:
+        """Return which of the absent columns must be there: with :attr:`alternatives`, those of the data set that lacks the fewest."""
+        each = self.alternatives or (frozenset(self.names),)
+        found = min((names.intersection(absent) for names in each), key=len)
+        return [name for name in self.names if name in found]
+
+    def _with_absent(self, source: Table) -> Table:
+        absent = [name for name in self.names if name not in source]
+        return source.with_empty(absent) if absent and not self.lacking(absent) else source
 
     def by_name(self) -> dict[str, list[Encoding]]:
         """Return the encodings of each column, in order: of short texts there are two, levels and words."""
@@ -121,13 +139,15 @@ class TableEncoder(Encoder):
         """
         source = as_table(source)
         self._check_vectors(source)
-        missing = [name for name in self.names if name not in source]
+        missing = self.lacking([name for name in self.names if name not in source])
         if missing:
             hints = [f"{name!r}{did_you_mean(name, map(str, source.columns))}" for name in missing]
+            needed = f"the {len(self.names)} columns" if not self.alternatives else "the columns of any data set"
             raise DataError(
-                f"The table lacks {len(missing)} of the {len(self.names)} columns that the model was trained on: "
-                f"{short_list(hints)}. Add them (cells may be empty)."
+                f"The table lacks {len(missing)} of {needed} that the model was trained on: {short_list(hints)}. Add them (cells may "
+                "be empty)."
             )
+        source = self._with_absent(source)
         # One column after the other into its place: a table of them all in double precision would be twice as large. A table without
         # numbers still has the array, zero wide: backbones expect both.
         widths = {array: sum(_width(column) for column in self.columns if _array_of(column) == array) for array in _ARRAYS}
@@ -167,6 +187,7 @@ class TableEncoder(Encoder):
     def cells_read_as_missing(self, source: Table) -> dict[str, Counter[str]]:
         """Return cells of number and date columns that are not empty but count as missing, with the rows of each, by column."""
         found = {}
+        source = self._with_absent(source)
         for column in self.columns:
             if isinstance(column, NumericColumn | DateColumn):
                 cells = source[column.name]
@@ -211,7 +232,8 @@ class TableEncoder(Encoder):
 
     def state(self) -> dict[str, Any]:
         """Return the JSON state."""
-        return {"kind": self.kind, "version": 2, "columns": [column.state() for column in self.columns]}
+        state = {"kind": self.kind, "version": 2, "columns": [column.state() for column in self.columns]}
+        return state | ({"alternatives": [sorted(names) for names in self.alternatives]} if self.alternatives else {})
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> TableEncoder:
@@ -222,7 +244,8 @@ class TableEncoder(Encoder):
         # Histories share the levels of their item column, which therefore has to be read first.
         items = {column.name: column for column in columns if isinstance(column, CategoricalColumn)}
         histories = [column for column in state["columns"] if column["type"] == "history"]
-        return cls([*columns, *(HistoryColumn.from_state(column, items[column["item"]]) for column in histories)])
+        columns += [HistoryColumn.from_state(column, items[column["item"]]) for column in histories]
+        return cls(columns, state.get("alternatives", ()))
 
 
 def _array_of(column: Encoding) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,8 +55,7 @@ _MOST_REASONS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class RawSuite:
-    """What a suite is made of, before anything is inferred. Its inputs are the columns of a table, a text, and pictures, in any
-    number."""
+    """What a suite is made of, before anything is inferred: columns of a table, texts and pictures, in any number."""
 
     name: str
     frame: pd.DataFrame | StreamedTable
@@ -69,6 +68,8 @@ class RawSuite:
     """Columns that make up the text, if there is one."""
     images: Mapping[str, Sequence[Path | None]] = field(default_factory=dict)
     """Picture file of each row, by the column that names it (``""`` if no column does); None for a row without one."""
+    alternatives: Sequence[Collection[str]] = ()
+    """Columns of each of several data sets."""
     domain: NDArray[np.int64] | None = None
     domains: Sequence[str] = ()
     labels: Sequence[str] = ()
@@ -271,8 +272,9 @@ def _add_table(
             "--ignore."
         )
     encoder = TableEncoder.fit(
-        table, report.features, rows=division.splits["train"], histories=options.histories, missing=options.missing or ()
-    )
+        table, report.features, rows=division.splits["train"], histories=options.histories, missing=options.missing or (),
+        alternatives=raw_suite.alternatives,
+    )  # fmt: skip
     inputs.add(encoder, encoder.transform(table))
     if len(table) * len(table.columns) <= _MAX_RAW_CELLS:
         inputs.raw["frame"] = {name: _raw_column(table[name]) for name in table.columns}

@@ -117,6 +117,7 @@ def build_suite(file: SuiteFile) -> Suite:
             text=(_TEXT,) if "text" in file.kinds else (),
             images={_picture_column(file): images} if "image" in file.kinds else {},
             features=features,
+            alternatives=[frozenset(map(str, frame.columns)) for frame in frames],
             domain=np.concatenate(domain),
             domains=domains,
             labels=labels,

@@ -97,6 +97,14 @@ class Table:
 
         return self._column(name, load)
 
+    def with_empty(self, names: Sequence[str]) -> Self:
+        """Return the table with further columns, of missing cells alone; what has been read is not read again."""
+        pandas = require("pandas", extra="data", purpose="Reading tables")
+        cells = pandas.Series([None] * len(self), dtype=object)
+        return type(self)(
+            {**self._made, **{name: Column(name, cells) for name in names}}, self._frame, len(self), self._categories, self._large
+        )
+
     def take(self, rows: NDArray[np.int64], names: Sequence[str]) -> Self:
         """Return some rows of some columns; what has been read is not read again."""
         # No frame: the parts hold all that may be asked for.
