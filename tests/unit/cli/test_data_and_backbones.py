@@ -75,7 +75,7 @@ def test_backbones_that_ship_say_what_they_learned_from(capsys: pytest.CaptureFi
     from graftwork.nn.backbones.shipped import shipped_backbones
 
     assert main.main(["backbones", "--modality", "image"]) == 0
-    out = capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())  # lines are as wide as the terminal
     for name, shipped in shipped_backbones().items():
         assert f"{name}, {shipped.description['licence']}, learned from {shipped.learned_from}" in out
         assert main.main(["backbones", name, "--json"]) == 0
