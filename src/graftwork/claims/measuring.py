@@ -21,7 +21,7 @@ from graftwork.core.files import read_json, write_json
 from graftwork.core.folders import FolderKind, claim_folder, remove_own
 from graftwork.core.machine import available_cores
 
-__all__ = ["WORK_KIND", "Measured", "OnEvent", "measure", "num_workers", "running", "work_folder"]
+__all__ = ["WORK_KIND", "Measured", "OnEvent", "mark_ended", "measure", "num_workers", "running", "work_folder"]
 
 OnEvent: TypeAlias = Callable[[Mapping[str, Any]], None]
 """Called with each event of a run: mappings with ``kind`` ``start``, ``progress``, ``job`` or ``look``."""
@@ -34,6 +34,9 @@ WORK_KIND = FolderKind(
     lock="lock",
     earlier_keys=frozenset({"evidence_hash", "smoke"}),
 )
+
+_ENDED = "ended"
+"""Key of the state of a run that came to its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,25 +172,40 @@ def _table(jobs: list[Job], finished: Mapping[str, JobResult], pick: Callable[[J
     return found
 
 
+def mark_ended(folder: Path) -> None:
+    """Write down that a run in a work folder came to its end, so that another one may take its place."""
+    state = folder / WORK_KIND.marker
+    write_json(state, {"format": WORK_KIND.format, **read_json(state), _ENDED: True})
+
+
 @contextlib.contextmanager
 def work_folder(folder: Path, identity: Mapping[str, Any], *, resume: bool) -> Iterator[None]:
     """Hold the folder for finished jobs; what an earlier reproduction left in it goes away unless it is taken up again.
 
     Raises:
-        ConfigError: If the folder belongs to the user, or another reproduction works in it.
+        ConfigError: If the folder belongs to the user, another reproduction works in it, or it holds finished jobs of a full run of the
+            same code that was stopped, and ``resume`` is not set: they can be hours of work.
         CheckpointError: If ``resume`` finds a run of other code.
         StorageError: If older results cannot be removed.
     """
     claim = claim_folder(folder, WORK_KIND)
     try:
         state = folder / WORK_KIND.marker
+        stored = {} if claim.is_new else read_json(state)
+        is_same = {key: value for key, value in stored.items() if key not in ("format", _ENDED)} == identity
         if resume and not claim.is_new:
-            if {key: value for key, value in read_json(state).items() if key != "format"} != identity:
+            if not is_same:
                 raise CheckpointError(
                     f"The run in {folder} was made with another recipe, module or claim than today's, so its jobs cannot be "
                     "used. Run again without --resume."
                 )
         else:
+            finished = len(list((folder / "done").glob("*.json"))) if is_same and not stored.get(_ENDED) else 0
+            if finished and not identity.get("smoke"):
+                raise ConfigError(
+                    f"{folder} holds {finished} finished jobs of this very recipe, of a run that was stopped. Go on with --resume, choose "
+                    "another folder with --work, or remove this one to measure anew."
+                )
             for name in ("done", "jobs", "shared"):
                 if not remove_own(folder, name):  # what stays would be taken for results of this run
                     raise StorageError(

@@ -19,7 +19,7 @@ from graftwork.claims.experiment import Recipe
 from graftwork.claims.grids import Pilot
 from graftwork.claims.headroom import HeadroomFinding, measure_headroom
 from graftwork.claims.judgement import derive_measurements
-from graftwork.claims.measuring import OnEvent, running
+from graftwork.claims.measuring import OnEvent, mark_ended, running
 from graftwork.claims.reproduction_job import Job, JobResult
 from graftwork.core.cards import Card
 from graftwork.core.errors import ConfigError
@@ -92,6 +92,7 @@ def run_pilot(
     second = [job(arm, 0, pilot.choice_of(chosen, arm), seed) for seed in pilot.seeds for arm in pilot.follows]
     with running(card, recipe, [*first, *second], folder, {"smoke": False, "pilot": True}, resume=True, **options) as found:
         results = dict(found)
+    mark_ended(folder)
     numbers = {arm.name: int(arms[arm.name]["trial"]) if arm.name in arms else 0 for arm in recipe.arms}
     best = {
         seed: {arm: results[job(arm, number, {}, seed).name].measurements for arm, number in numbers.items()}

@@ -18,7 +18,7 @@ from graftwork.claims.convergence import convergence_record
 from graftwork.claims.evidence import build_evidence, write_evidence
 from graftwork.claims.experiment import Recipe
 from graftwork.claims.judgement import Verdict, judge
-from graftwork.claims.measuring import WORK_KIND, OnEvent, measure
+from graftwork.claims.measuring import WORK_KIND, OnEvent, mark_ended, measure
 from graftwork.claims.piloting import PilotOutcome, chosen_settings, run_pilot
 from graftwork.claims.run_plan import card_of, choose_looks, choose_seeds, evidence_target, recipe_of, stored_evidence
 from graftwork.claims.smoke_numbers import changed_numbers, smoke_record
@@ -140,6 +140,8 @@ def reproduce_card(
             break
     evidence: dict[str, Any] | None = None
     changed: tuple[str, ...] = ()
+    if is_full or smoke:
+        mark_ended(folder)
     if is_full:
         # After the full run, with the same code: the numbers that later tell whether shared code has changed.
         small = measure(

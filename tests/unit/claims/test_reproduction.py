@@ -202,7 +202,12 @@ def test_killed_run_resumes_to_the_same_numbers(card: Card, tmp_path: Path) -> N
     finished = len(list((tmp_path / "work").glob("done/*.json")))
     assert 0 < finished < 6
     time.sleep(3)  # workers of the killed parent end after their job at the latest
+    finished = len(list((tmp_path / "work").glob("done/*.json")))
+    with pytest.raises(ConfigError, match=rf"holds {finished} finished jobs of this very recipe.*--resume"):
+        run(card, tmp_path)
+    assert len(list((tmp_path / "work").glob("done/*.json"))) == finished, "hours of work, perhaps"
     assert run(card, tmp_path, resume=True).results == whole
+    assert run(card, tmp_path).results == whole, "a run that ended is made again when asked for"
 
 
 def test_other_code_does_not_resume(card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,6 +280,7 @@ def test_a_work_folder_from_before_it_named_its_format_goes_on(card: Card, tmp_p
     state = tmp_path / "work" / "state.json"
     stored = json.loads(state.read_text(encoding="utf-8"))
     assert stored.pop("format") == "graftwork-reproduction-1"
+    assert stored.pop("ended")
     state.write_text(json.dumps(stored), encoding="utf-8")
     (tmp_path / "log").unlink()
     assert run(card, tmp_path, resume=True).results == whole
