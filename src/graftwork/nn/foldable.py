@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
 
-__all__ = ["FoldableLayer", "WrappingLayer", "fold_layers", "plain_module", "plain_state", "put_module"]
+__all__ = ["FoldableLayer", "WrappingLayer", "fold_layers", "give_own_parameters", "plain_module", "plain_state", "put_module"]
 
 
 class WrappingLayer(nn.Module):
@@ -34,18 +34,32 @@ def fold_layers(model: nn.Module) -> int:
     """Replace every foldable layer inside ``model`` by its plain layer, in place, and return how many there were.
 
     For copies that are deployed: they compute the same with the original structure and speed. Needs no tuner; to go back and
-    forth use the tuner's ``fold`` and ``unfold``.
+    forth use the tuner's ``fold`` and ``unfold``. A layer that stands at several places is folded once, and counts once.
     """
     found = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, FoldableLayer)]
     for name, layer in found:
+        give_own_parameters(layer.base)
         put_module(model, name, layer.folded())
     return len(found)
 
 
+def give_own_parameters(layer: nn.Module) -> None:
+    """Give a layer parameters of its own with the values that it has: what is folded into weights that it shares with another
+    layer (tied weights) would change that one too. Nothing is copied."""
+    for name, parameter in list(layer._parameters.items()):
+        if parameter is not None:
+            setattr(layer, name, nn.Parameter(parameter.data, requires_grad=parameter.requires_grad))
+
+
 def put_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put a module into the place of the one called ``name``, its name as it stands among ``model.named_modules()``."""
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
+    """Put a module into the place of the one called ``name``, its name as it stands among ``model.named_modules()``.
+
+    Where the present module stands at other places of the model besides, the new one takes those as well: one layer stays one.
+    """
+    present = model.get_submodule(name)
+    places = [(parent, child) for parent in model.modules() for child, held in parent._modules.items() if held is present]
+    for parent, child in places:
+        setattr(parent, child, module)
 
 
 def plain_module(model: nn.Module, name: str) -> str:

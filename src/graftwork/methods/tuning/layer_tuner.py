@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from graftwork.core.errors import ConfigError
 from graftwork.interfaces.tuner import Tuner
 from graftwork.math.fingerprint import state_fingerprint, tensor_prints
-from graftwork.nn.foldable import plain_state, put_module
+from graftwork.nn.foldable import give_own_parameters, plain_state, put_module
 from graftwork.nn.freeze import fix_mode, is_batch_norm, release_mode
 from graftwork.nn.weight_delta import Part, WeightDelta
 
@@ -28,8 +28,8 @@ class LayerTuner(Tuner, Generic[Layer]):
         self.layers: dict[str, Layer] = {}
         """The attached layers by name."""
         self._model: nn.Module | None = None
-        self._base_weights: dict[tuple[str, str], Tensor] = {}
-        """While folded: the base's tensors by layer and name."""
+        self._base_weights: dict[tuple[str, str], nn.Parameter] = {}
+        """While folded: the base's parameters by layer and name."""
 
     def fold(self) -> None:
         """Write what was learned into the base weights and put the plain layers back; :meth:`unfold` undoes it bit for bit.
@@ -42,8 +42,9 @@ class LayerTuner(Tuner, Generic[Layer]):
             return
         for name, layer in self.layers.items():
             own: Any = layer
-            # `folded` puts new tensors into `data`, so these stay as they were: unfolding is exact.
-            self._base_weights |= {(name, key): tensor.data for key, tensor in own.base.named_parameters(recurse=False)}
+            # What is learned goes into new parameters, so these stay as they were: unfolding is exact, and ties hold again.
+            self._base_weights |= {(name, key): tensor for key, tensor in own.base.named_parameters(recurse=False)}
+            give_own_parameters(own.base)
             put_module(model, name, own.folded())
         for module in list(model.modules()):
             release_mode(module)
@@ -55,9 +56,9 @@ class LayerTuner(Tuner, Generic[Layer]):
             ConfigError: If the tuner is attached to no model.
         """
         model = self._attached()
-        for (name, key), tensor in self._base_weights.items():
+        for (name, key), parameter in self._base_weights.items():
             own: Any = self.layers[name]
-            getattr(own.base, key).data = tensor
+            setattr(own.base, key, parameter)
             put_module(model, name, own)
         for module in list(model.modules()):
             if self._base_weights and is_batch_norm(module):

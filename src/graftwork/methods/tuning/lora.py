@@ -17,7 +17,6 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
-from graftwork.math.fingerprint import state_fingerprint, tensor_prints
 from graftwork.methods.tuning.layer_tuner import LayerTuner
 from graftwork.nn.backbones.resizable import set_working_size
 from graftwork.nn.foldable import put_module
@@ -150,30 +149,8 @@ class LoRA(LayerTuner[LowRankLayer]):
 
     def delta(self, model: nn.Module | None = None) -> WeightDelta:
         """Return the updates as low-rank differences of the layers' weights; see :class:`.Tuner`."""
-        attached = self._unfolded()
-        source = attached if model is None else model
-        parts: dict[str, Part] = {}
-        base, modules = dict(source.state_dict()), dict(source.named_modules())
-        for name in self.layers:
-            layer = modules.get(name)
-            if not isinstance(layer, LowRankLayer):
-                raise ConfigError(
-                    f"The model given is no copy of the one that this LoRA is attached to: it has no low-rank layer {name!r}. "
-                    "Give a copy, or none."
-                )
-            # Taken out of `base`, which then has the names and values of the plain model: the fingerprint is of that.
-            down, up = (base.pop(f"{name}.{part}.weight").detach().clone() for part in ("down", "up"))
-            parts[f"{name}.weight"] = LowRank(down, up, layer.scaling)
-            for key in [key for key in base if key.startswith(f"{name}.base.")]:
-                base[f"{name}.{key.removeprefix(f'{name}.base.')}"] = base.pop(key)
         settings = {"r": self.r, "lora_alpha": self.lora_alpha, "use_rslora": self.use_rslora}
-        return WeightDelta(
-            parts,
-            {name: base[name].shape for name in parts},
-            base_fingerprint=state_fingerprint(base),
-            base_prints=tensor_prints(base),
-            lineage={"tuner": "LoRA", **settings},
-        )
+        return self._weight_delta(model, LowRankLayer, _part_of, settings)
 
     def save_pretrained(self, folder: str | Path, *, base_model: str = "") -> None:
         """Write ``adapter_config.json`` and ``adapter_model.safetensors`` as peft does; see :func:`.peft_folder.save_adapter`."""
@@ -210,6 +187,11 @@ class LoRA(LayerTuner[LowRankLayer]):
                         f"the file holds {list(tensor.shape)}."
                     )
                 weight.data.copy_(tensor)
+
+
+def _part_of(layer: LowRankLayer) -> dict[str, Part]:
+    down, up = (tensor.detach().clone() for tensor in (layer.down.weight, layer.up.weight))  # type: ignore[operator, union-attr]
+    return {"weight": LowRank(down, up, layer.scaling)}
 
 
 def _checked(ranks: dict[str, int], model: nn.Module, source: str | Path) -> dict[str, int]:

@@ -274,7 +274,7 @@ def test_any_convolution_folds_exactly(
 def test_a_delta_is_taken_from_copies_of_the_attached_model_only() -> None:
     model, tuner = nn.Sequential(nn.Linear(4, 3)), LoRA(r=2)
     tuner.attach(model)
-    with pytest.raises(ConfigError, match=r"no copy of the one .* no low-rank layer '0'"):
+    with pytest.raises(ConfigError, match=r"no copy of the one .* no LowRankLayer '0'"):
         tuner.delta(nn.Sequential(nn.Linear(4, 3)))
     tuner.fold()
     with pytest.raises(ConfigError, match=r"folded, so its base is gone; call unfold"):
