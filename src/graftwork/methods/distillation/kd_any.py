@@ -124,14 +124,18 @@ class _Copy(nn.Module):
 
     def __init__(self, model: SharedModel) -> None:
         super().__init__()
-        self._names = list(model.state_dict())
-        for number, tensor in enumerate(model.state_dict().values()):
-            self.register_buffer(f"tensor{number}", tensor.detach().clone(), persistent=False)
+        # Tied weights have several names and are one tensor, here as there.
+        numbers: dict[int, int] = {}
+        self._numbers: dict[str, int] = {}
+        for name, tensor in model.state_dict(keep_vars=True).items():
+            number = self._numbers[name] = numbers.setdefault(id(tensor), len(numbers))
+            if number == len(self._buffers):
+                self.register_buffer(f"tensor{number}", tensor.detach().clone(), persistent=False)
 
     @torch.no_grad()
     def outputs(self, model: SharedModel, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the raw outputs of the copy, in evaluation mode; modes of the model are as before."""
-        state = {name: self.get_buffer(f"tensor{number}") for number, name in enumerate(self._names)}
+        state = {name: self.get_buffer(f"tensor{number}") for name, number in self._numbers.items()}
         modes = [(module, module.training) for module in model.modules()]
         model.eval()
         try:

@@ -118,6 +118,23 @@ def test_the_copy_stays_and_the_modes_of_the_model_too(answers: str) -> None:
     assert not list(module.parameters())
 
 
+def test_a_student_with_tied_weights_is_copied_with_its_ties(answers: str) -> None:
+    made = trainer(PartitionedDistillation([answers]))
+    layers: list[Any] = [layer for layer in made.model.modules() if isinstance(layer, nn.Linear) and layer.out_features == 8]
+    layers[1].bias = layers[0].bias
+    assert len(list(made.model.named_parameters())) < len(made.model.state_dict())
+    batch, facts = made.stream.batch(0), SuiteFacts(("moon",), (8,), (0,), 8, 1, 8)
+    objective = PartitionedDistillation([answers])
+    objective.bind(Binding(made.model, made.tasks, facts, batch, torch.device("cpu"), 0))
+    module: Any = objective.module
+    before = module.outputs(made.model, batch.inputs)["moon"]
+    assert torch.equal(before, made.model.eval()(batch.inputs)["moon"])
+    with torch.no_grad():
+        for parameter in made.model.parameters():
+            parameter.add_(0.1)
+    assert torch.equal(module.outputs(made.model, batch.inputs)["moon"], before)
+
+
 def test_a_teacher_that_is_never_surer_changes_nothing(tmp_path: Path) -> None:
     """With the frozen copy as the only reference the student stays where it is: the labels' own loss has no weight."""
     entry = store_answers(tmp_path, "k", "unsure", 400, lambda rows: {"outputs/moon": np.zeros((len(rows), 2))})
