@@ -9,7 +9,12 @@ from pathlib import Path
 from graftwork.interfaces.delta import Delta
 from graftwork.interfaces.shared_model import SharedModel
 
-__all__ = ["write_deltas"]
+__all__ = ["delta_files", "write_deltas"]
+
+
+def delta_files(folder: str | Path) -> list[Path]:
+    """Return the files of a folder that :func:`write_deltas` wrote."""
+    return sorted([*Path(folder).glob("delta.safetensors"), *Path(folder).glob("delta-*.safetensors")])
 
 
 def write_deltas(deltas: Mapping[str, Delta], model: SharedModel, folder: str | Path) -> list[Path]:

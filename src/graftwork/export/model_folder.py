@@ -10,27 +10,54 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 
+from graftwork.core.errors import StorageError
 from graftwork.core.files import write_bytes, write_json
+from graftwork.core.folders import remove_own
 from graftwork.core.input_spec import write_input_specs
 from graftwork.core.version import __version__
 from graftwork.data.loader import inputs_to_torch
 from graftwork.data.suite import Suite
-from graftwork.export.configurations import export_configurations
+from graftwork.export.configurations import FOLDER as CONFIGURATIONS
+from graftwork.export.configurations import INDEX, export_configurations
+from graftwork.export.delta_files import delta_files
 from graftwork.export.onnx_model import export_onnx
 from graftwork.export.written_graph import output_names
 from graftwork.interfaces.controllable import ControllableModel
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.nn.foldable import fold_layers
 
-__all__ = ["FORMAT", "write_model"]
+__all__ = ["FORMAT", "remove_optional", "write_model"]
 
 FORMAT = "graftwork-model-1"
 EXAMPLE_ROWS = 16
 
 
+def remove_optional(folder: str | Path) -> None:
+    """Remove what only some models have from the folder of an earlier model: the index and graphs of smaller configurations, and
+    what tuning added. A new model without them would be served and tuned on with those of the old one.
+
+    Args:
+        folder: Of a model; it may be absent. Everything else in it stays.
+
+    Raises:
+        StorageError: If a file cannot be removed.
+    """
+    folder = Path(folder)
+    graphs = (path.relative_to(folder).as_posix() for path in sorted((folder / CONFIGURATIONS).glob("model@*.onnx")))
+    # The index first: it never names a file that is not there.
+    for name in (INDEX, *graphs, *(path.name for path in delta_files(folder))):
+        if not remove_own(folder, name):
+            raise StorageError(
+                f"{folder / name} belongs to an earlier model and cannot be removed. Write the model into another folder, or remove "
+                "the file."
+            )
+
+
 def write_model(model: SharedModel, suite: Suite, folder: str | Path, described: Mapping[str, Any], *, stored: bool) -> float:
     """Write ``model.safetensors``, ``config.json`` and ``model.onnx``; of a controllable model also graphs of its smaller
     configurations.
+
+    Of an earlier model in the folder nothing stays that would be taken for a part of this one; see :func:`remove_optional`.
 
     Args:
         model: Takes the suite's inputs.
@@ -44,9 +71,10 @@ def write_model(model: SharedModel, suite: Suite, folder: str | Path, described:
 
     Raises:
         GraftworkError: If the graph cannot be made or computes something else.
-        StorageError: If the folder cannot be written.
+        StorageError: If the folder cannot be written, or what an earlier model left cannot be removed.
     """
     folder = Path(folder)
+    remove_optional(folder)
     model.eval()
     # Copies: safetensors refuses tensors that share memory, as tied weights do.
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}

@@ -23,7 +23,7 @@ from graftwork.data.encoders.several import join_inputs
 from graftwork.data.folds import fold_suite, whole_suite
 from graftwork.data.suite import Suite
 from graftwork.export.compose import compose_models
-from graftwork.export.model_folder import EXAMPLE_ROWS
+from graftwork.export.model_folder import EXAMPLE_ROWS, remove_optional
 from graftwork.interfaces.learner import Array, Learner, LearnerContext
 from graftwork.training.stages import learner_of
 
@@ -133,6 +133,7 @@ class BlendLearner(Learner):
     def export(self, folder: Path) -> None:
         """Write every member into a folder of its own, and ``config.json`` and ``model.onnx`` of the average."""
         folder, suite = Path(folder), self.context.suite
+        remove_optional(folder)
         parts = []
         for number, (member, weights) in enumerate(zip(self.members, self._weights, strict=True)):
             name = f"members/{number}-{member.context.plan.name}"

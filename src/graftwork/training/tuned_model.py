@@ -13,6 +13,7 @@ import safetensors.torch
 from graftwork.core.errors import ConfigError, FileFormatError
 from graftwork.core.files import write_bytes, write_json
 from graftwork.core.records import TaskSpec
+from graftwork.export.delta_files import delta_files
 from graftwork.interfaces.backbone import Backbone
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.nn.backbones.joined import JoinedBackbone
@@ -38,6 +39,7 @@ def write_tuned(model_folder: str | Path, folder: str | Path, *, backbone: str =
         The files.
 
     Raises:
+        ConfigError: If several backbones were tuned.
         FileFormatError: If the model's folder is damaged.
         StorageError: If the folder cannot be written.
     """
@@ -48,13 +50,13 @@ def write_tuned(model_folder: str | Path, folder: str | Path, *, backbone: str =
         for name, tensor in model.state_dict().items()
         if not any(name.startswith(f"{prefix}.") for prefix in prefixes)
     }
-    folder, written = Path(folder), []
+    folder, written, deltas = Path(folder), [], delta_files(model_folder)
+    if len(deltas) > 1:
+        raise ConfigError(f"{model_folder} has {len(deltas)} tuned backbones; a folder of one delta and its heads holds one.")
     folder.mkdir(parents=True, exist_ok=True)
-    for file in sorted(Path(model_folder).glob("delta*.safetensors")):
+    for file in deltas:
         write_bytes(folder / file.name, file.read_bytes())
         written.append(folder / file.name)
-    if len(written) > 1:
-        raise ConfigError(f"{model_folder} has {len(written)} tuned backbones; a folder of one delta and its heads holds one.")
     write_bytes(folder / HEADS_FILE, safetensors.torch.save(heads, metadata={"format": "pt"}))
     # Last of all: a folder with a configuration is whole.
     write_json(
