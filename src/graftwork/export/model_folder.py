@@ -75,13 +75,12 @@ def write_model(model: SharedModel, suite: Suite, folder: str | Path, described:
     """
     folder = Path(folder)
     remove_optional(folder)
-    model.eval()
     # Copies: safetensors refuses tensors that share memory, as tied weights do.
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
     write_bytes(folder / "model.safetensors", safetensors.torch.save(tensors, metadata={"format": "pt"}))
     rows = np.asarray(suite.splits["val"] if len(suite.splits["val"]) else suite.splits["train"], dtype=np.int64)[:EXAMPLE_ROWS]
     # Folding below changes layers in place, and the caller's model must stay as it is.
-    deployed: SharedModel = copy.deepcopy(model)
+    deployed: SharedModel = copy.deepcopy(model).eval()
     if isinstance(deployed, ControllableModel):
         deployed = deployed.slice(deployed.full)  # whatever it is set to now, the graph is that of the full network
     fold_layers(deployed)  # the graph has the base's structure and speed; the saved weights keep adapters apart

@@ -59,3 +59,11 @@ def test_a_link_among_them_is_not_followed(tmp_path: Path, suite: Suite) -> None
         write(folder, suite, is_controllable=False)
     assert other.read_text() == "{}"
     assert not (folder / "model.safetensors").exists()
+
+
+def test_the_model_that_is_written_stays_in_its_mode(tmp_path: Path, suite: Suite) -> None:
+    model = SharedTrunk(suite.tasks, lambda: ConvBackbone(16), inputs=suite.input_specs).train()
+    model.backbone.eval()
+    write_model(model, suite, tmp_path, {}, stored=False)
+    assert model.training
+    assert not model.backbone.training

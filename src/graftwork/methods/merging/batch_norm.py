@@ -24,7 +24,8 @@ Rows = TypeVar("Rows")
 
 
 def estimate_statistics(network: nn.Module, batches: Iterable[Rows], run: Callable[[Rows], Any]) -> dict[str, NDArray[Any]]:
-    """Return running means and variances by name, each the mean over all batches; the network keeps its own.
+    """Return running means and variances by name, each the mean over all batches; the network keeps its own,
+    and each module its mode.
 
     Args:
         network: Everything but BatchNorm is run as in evaluation.
@@ -37,35 +38,36 @@ def estimate_statistics(network: nn.Module, batches: Iterable[Rows], run: Callab
     import torch
     from torch import nn
 
+    from graftwork.nn.modes import evaluating
+
     norms = {
         name: module
         for name, module in network.named_modules()
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats and module.running_mean is not None
     }
     kept = {name: value.clone() for name, value in network.state_dict().items()}
-    was_training = network.training
     momenta = {name: module.momentum for name, module in norms.items()}
-    network.eval()
     seen = 0
-    try:
-        for module in norms.values():
-            module.reset_running_stats()
-            # None: the plain mean of all batches in place of a moving one.
-            module.momentum = None
-            module.train()
-        if norms:
-            with torch.no_grad():
-                for batch in batches:
-                    run(batch)
-                    seen += 1
-        state = network.state_dict()
-        prefixes = [f"{name}." if name else "" for name in norms]
-        found = {f"{prefix}{part}": state[f"{prefix}{part}"].cpu().numpy().copy() for prefix in prefixes for part in _PARTS}
-    finally:
-        for name, module in norms.items():
-            module.momentum = momenta[name]
-        network.load_state_dict(kept)
-        network.train(was_training)
+    with evaluating(network):
+        try:
+            for module in norms.values():
+                module.reset_running_stats()
+                # None: the plain mean of all batches in place of a moving one.
+                module.momentum = None
+                # Not `train()`, which norms of a frozen part do not hear.
+                module.training = True
+            if norms:
+                with torch.no_grad():
+                    for batch in batches:
+                        run(batch)
+                        seen += 1
+            state = network.state_dict()
+            prefixes = [f"{name}." if name else "" for name in norms]
+            found = {f"{prefix}{part}": state[f"{prefix}{part}"].cpu().numpy().copy() for prefix in prefixes for part in _PARTS}
+        finally:
+            for name, module in norms.items():
+                module.momentum = momenta[name]
+            network.load_state_dict(kept)
     return found if seen else {}
 
 
