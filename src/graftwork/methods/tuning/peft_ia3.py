@@ -23,6 +23,7 @@ from graftwork.core.files import write_bytes, write_json
 from graftwork.core.tensor_files import TensorFile
 from graftwork.core.tensor_header import with_sorted_texts
 from graftwork.methods.tuning.peft_reading import CONFIG_NAME, WEIGHTS_NAME, is_harmless, read_config
+from graftwork.methods.tuning.peft_remedies import MERGE
 from graftwork.nn.delta_parts import Part, Rescaled
 from graftwork.nn.rescaled_layer import RescaledLayer, Side
 
@@ -83,7 +84,7 @@ def read_ia3(folder: str | Path) -> dict[str, Scale]:
     for key in stored:
         match = _KEY.fullmatch(key)
         if match is None:
-            raise ConfigError(f"{folder / WEIGHTS_NAME} holds the tensor {key!r}, which is no scale of IA3; it cannot be used.")
+            raise ConfigError(f"{folder / WEIGHTS_NAME} holds the tensor {key!r}, which is no scale of IA3. To use it, {MERGE}.")
         # A copy: the file is mapped read-only, and torch needs writable memory.
         scale = torch.from_numpy(np.array(stored[key]))
         layer, size = match["layer"], scale.numel()
@@ -197,9 +198,10 @@ def _problems(config: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is wrong with a configuration: a setting that would make the adapter another one than the file describes."""
     if config.get("peft_type") != "IA3":
         yield f"peft_type is {config.get('peft_type')!r}; 'IA3' is expected"
+        return
     for key, understood in _OFF.items():
         if not any(config.get(key) is allowed or config.get(key) == allowed for allowed in understood):
-            yield f"{key} is {config.get(key)!r:.80}; only {understood[0]!r} can be read"
+            yield f"{key} is {config.get(key)!r:.80}; only {understood[0]!r} can be read with IA3; {MERGE}"
     for key in sorted(config.keys() - _OFF.keys() - _INFORMATION):
         value = config[key]
         if not (value is None or value is False or value in ([], {})):  # what is switched off has no effect

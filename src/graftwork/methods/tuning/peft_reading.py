@@ -21,6 +21,7 @@ from graftwork.core.errors import ConfigError, FileFormatError
 from graftwork.core.files import read_json
 from graftwork.core.model_folder import ADAPTER_NAMES
 from graftwork.core.tensor_files import TensorFile
+from graftwork.methods.tuning.peft_remedies import said_of_setting, said_of_tensor, said_of_type
 
 __all__ = ["CONFIG_NAME", "WEIGHTS_NAME", "AdaptedLayer", "PeftAdapter", "is_harmless", "read_adapter", "read_config"]
 
@@ -50,10 +51,6 @@ _INFORMATION = frozenset((
     "target_modules", "exclude_modules", "lora_alpha", "lora_dropout", "use_rslora", "layers_to_transform", "layers_pattern",
     "rank_pattern", "megatron_core", "loftq_config", "eva_config", "corda_config", "lora_ga_config", "qalora_group_size", "runtime_config",
 ))  # fmt: skip
-_REMEDIES: Mapping[str, str] = {
-    "init_lora_weights": " (it changes the base weights too; save the adapter with peft's "
-    "path_initial_model_for_weight_conversion)"
-}
 _LONGEST_PATTERN = 200
 
 
@@ -152,9 +149,7 @@ def _tensors(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, dict[st
             saved[name] = torch.from_numpy(np.array(stored[key]))
             continue
         if match is None:
-            raise ConfigError(
-                f"{folder / WEIGHTS_NAME} holds the tensor {key!r}, which is no low-rank update; it cannot be used."
-            )
+            raise ConfigError(f"{folder / WEIGHTS_NAME} holds the tensor {key!r}, which is {said_of_tensor(key)}")
         # ".lora_A.weight" and ".lora_A.default.weight" are two keys of the same part.
         if match["part"] in parts.get(match["layer"], {}):
             raise FileFormatError(
@@ -201,15 +196,17 @@ def _layer(folder: Path, name: str, parts: Mapping[str, Tensor], config: Mapping
 def _problems(config: Mapping[str, Any], *, plain: bool) -> Iterator[str]:
     """Yield what is wrong with a configuration: a setting that would make the adapter another one than the file describes."""
     if config.get("peft_type") != "LORA":
-        with_base = "; IA3 is read with its base, by delta_from_peft(folder, model)" if config.get("peft_type") == "IA3" else ""
-        yield f"peft_type is {config.get('peft_type')!r}; only 'LORA' can be read here{with_base}"
+        # Settings of another kind are not gone through: what they are called says nothing about this one.
+        kind = config.get("peft_type")
+        yield f"peft_type is {_short(kind)}; only 'LORA' can be read here{said_of_type(kind)}"
+        return
     for key, understood in _UNDERSTOOD.items():
         value = config.get(key)
         if key in _OF_DELTAS and not plain:
             continue
         # With types: 0 == False and 1 == True would pass otherwise.
         if not any(value is allowed or (value == allowed and type(value) is type(allowed)) for allowed in understood):
-            yield f"{key} is {_short(value)}; only {understood[0]!r} can be read{_REMEDIES.get(key, '')}"
+            yield f"{key} is {_short(value)}; only {understood[0]!r} can be read{said_of_setting(key)}"
     if not plain:
         yield from _problems_of_deltas(config)
     for key in sorted(config.keys() - _UNDERSTOOD.keys() - _INFORMATION):
