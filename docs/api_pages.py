@@ -17,10 +17,11 @@ _ENTRY = re.compile(r"^(\*{0,2}\w+):\s*(.*)$")
 
 
 def api_page() -> str:
-    """Return the page: functions first, then classes with their methods, each in the order of the alphabet."""
+    """Return the page: functions first, then classes with their methods, then errors, each in the order of the alphabet."""
     found = {name: getattr(graftwork, name) for name in graftwork.__all__ if not name.startswith("_")}
     functions = {name: item for name, item in found.items() if not inspect.isclass(item)}
-    classes = {name: item for name, item in found.items() if inspect.isclass(item)}
+    errors = {name: item for name, item in found.items() if inspect.isclass(item) and issubclass(item, Exception)}
+    classes = {name: item for name, item in found.items() if inspect.isclass(item) and name not in errors}
     parts = [
         "# Python reference\n\nWhat `import graftwork as gw` offers. Names load on first use. [From Python](../from-python.md) is the guide; this page "
         "is made from the docstrings."
@@ -30,6 +31,10 @@ def api_page() -> str:
     for name, item in sorted(classes.items()):
         parts.append(_entry(f"gw.{name}", item, "###"))
         parts += [_member(name, one, member) for one, member in _members(item)]
+    parts.append(
+        "## Errors\n\nEvery error that graftwork raises on purpose is a `GraftworkError`, and most are a built-in error besides."
+    )
+    parts += [_error(name, item) for name, item in sorted(errors.items())]
     return "\n\n".join(parts) + "\n"
 
 
@@ -42,6 +47,13 @@ def _entry(name: str, item: Any, level: str) -> str:
     if "Raises" in sections:
         parts.append(_list("Raises", sections["Raises"]))
     return "\n\n".join(part for part in parts if part)
+
+
+def _error(name: str, item: type) -> str:
+    bases = ", ".join(
+        f"gw.{base.__name__}" if base.__module__.startswith("graftwork.") else base.__name__ for base in item.__bases__
+    )
+    return f"### gw.{name}\n\n```python\nclass gw.{name}({bases})\n```\n\n{_text(_first(item))}"
 
 
 def _member(owner: str, name: str, member: Any) -> str:

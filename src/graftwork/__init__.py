@@ -19,6 +19,19 @@ if TYPE_CHECKING:
     from graftwork.core.card_search import find_cards
     from graftwork.core.cards import Card, load_cards
     from graftwork.core.components import Component, allow_components
+    from graftwork.core.errors import (
+        AccessError,
+        BudgetError,
+        CheckpointError,
+        ComponentError,
+        ConfigError,
+        DataError,
+        FileFormatError,
+        GraftworkError,
+        MissingDependencyError,
+        StorageError,
+        TrainingDivergedError,
+    )
     from graftwork.core.records import Plan, TaskSpec
     from graftwork.data.reading.ingest import open_suite
     from graftwork.data.suite import Suite
@@ -37,6 +50,17 @@ if TYPE_CHECKING:
     from graftwork.workflows.tune import TuneRun, tune
 
 _HOMES = {
+    "AccessError": "core.errors",
+    "BudgetError": "core.errors",
+    "CheckpointError": "core.errors",
+    "ComponentError": "core.errors",
+    "ConfigError": "core.errors",
+    "DataError": "core.errors",
+    "FileFormatError": "core.errors",
+    "GraftworkError": "core.errors",
+    "MissingDependencyError": "core.errors",
+    "StorageError": "core.errors",
+    "TrainingDivergedError": "core.errors",
     "Card": "core.cards",
     "CompareRun": "workflows.compare",
     "Component": "core.components",
@@ -68,18 +92,29 @@ _HOMES = {
 }
 
 __all__ = [
+    "AccessError",
+    "BudgetError",
     "Card",
+    "CheckpointError",
     "CompareRun",
     "Component",
+    "ComponentError",
+    "ConfigError",
+    "DataError",
     "DeltaSet",
     "DistillRun",
+    "FileFormatError",
     "FitRun",
+    "GraftworkError",
+    "MissingDependencyError",
     "MultiTaskEstimator",
     "Plan",
     "Predictor",
     "RankRun",
+    "StorageError",
     "Suite",
     "TaskSpec",
+    "TrainingDivergedError",
     "TuneRun",
     "__version__",
     "allow_components",

@@ -57,6 +57,8 @@ def test_every_public_name_is_in_the_reference(pages: list[Path]) -> None:
             shown = re.search(r"```python\n(.*?)```", entry, flags=re.DOTALL)
             assert shown is not None
             assert all(f"{one}" in shown[1] for one in inspect.signature(item).parameters), name
+    assert "class gw.FileFormatError(gw.DataError)" in entries["FileFormatError"]
+    assert "class gw.DataError(gw.GraftworkError, ValueError)" in entries["DataError"]
     for parameter in inspect.signature(graftwork.fit).parameters:
         assert f"- `{parameter}`: " in entries["fit"] or f"- `**{parameter}`: " in entries["fit"], parameter
     for member in ("FitRun.leaderboard(", "Predictor.predict(source, ", "Suite.task_names`", "MultiTaskEstimator.fit("):
