@@ -83,6 +83,9 @@ class TaskKind(ABC):
     compares_rows: ClassVar[bool] = False
     """Whether its loss compares rows of a batch with each other, so that it is no mean over rows."""
 
+    own_space: ClassVar[bool] = False
+    """Whether each model answers in a space of its own, so that answers of two models for two rows cannot be compared."""
+
     can_be_taught: ClassVar[bool] = False
     """Whether :meth:`raw_output` and :meth:`read_answers` can be asked: answers of such a task are enough of a teacher."""
 

@@ -39,6 +39,7 @@ class Embedding(TaskKind):
     metrics = (retrieval.RECALL_1, retrieval.RECALL_5, retrieval.RECALL_10)
     reads_columns: ClassVar[ColumnCount] = "one"
     compares_rows = True
+    own_space = True
     answer_fields: ClassVar = {
         "vector": {
             "type": "array",

@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graftwork.core.records import Plan
+from graftwork.core.records import Plan, TaskSpec
 from graftwork.data.suite import Suite
+from graftwork.evaluation.choice.mixed import scores_by_part
 from graftwork.evaluation.choice.scores import FinalRun
 from graftwork.evaluation.choice.together import one_plan_a_task
 from graftwork.evaluation.metrics import score_task
+from graftwork.math.weighted_sums import mean_of_columns
 from graftwork.workflows.fit.answers import Answers, fold_scores
 
-__all__ = ["Combined", "blend_plan", "combined_run", "side_by_side"]
+__all__ = ["Combined", "blend_plan", "combined_run", "scores_without_parts", "side_by_side"]
 
 Array = NDArray[Any]
 
@@ -55,6 +57,28 @@ def side_by_side(answers: Mapping[str, Sequence[Answers]]) -> tuple[list[str], l
     # max keeps the first of equals, so the order of plans decides and not chance.
     _, plans = max(alike.items(), key=lambda item: (len(item[0]), len(item[1])))
     return plans, [[answers[name][number] for name in plans] for number in range(len(answers[plans[0]]))]
+
+
+def scores_without_parts(
+    suite: Suite, task: TaskSpec, runs: Sequence[Sequence[Answers]], parts: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return the scores of all plans for a task from all validation rows, and from all but those of one part, ``[1 + PARTS, P]``:
+    means over runs of what :func:`graftwork.evaluation.choice.mixed.scores_by_part` gives.
+
+    Args:
+        suite: The judged suite.
+        task: One of its tasks.
+        runs: From :func:`side_by_side`.
+        parts: Part of every row of the suite.
+    """
+    found = []
+    for one in runs:
+        rows = one[0].val_rows
+        trainings = np.zeros(len(rows), dtype=np.int64) if one[0].val_parts is None else one[0].val_parts
+        target = np.asarray(suite.targets[task.name][rows])
+        found.append([scores_by_part(task, target, np.asarray(plan.val[task.name]), parts[rows], trainings) for plan in one])
+    # [R, P, 1 + PARTS]
+    return mean_of_columns(np.moveaxis(np.array(found, dtype=np.float64), 0, -1)).T
 
 
 def combined_run(suite: Suite, name: str, first: Answers, answered: Mapping[str, Mapping[str, Array]]) -> Answers:

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from graftwork.core.records import TaskSpec
 from graftwork.data.suite import Suite, labelled_rows
 from graftwork.evaluation.choice.blend import can_blend, crossed_blend, error_gram, greedy_weights, row_parts
+from graftwork.evaluation.choice.mixed import crossed_answers
 from graftwork.evaluation.choice.together import one_plan_a_task
-from graftwork.evaluation.metrics import default_metric, find_metric
+from graftwork.interfaces.task_kind import task_kind
 from graftwork.workflows.fit.answers import Answers
-from graftwork.workflows.fit.combined import Combined, combined_run, side_by_side
+from graftwork.workflows.fit.combined import Combined, combined_run, scores_without_parts, side_by_side
 
 __all__ = ["ENSEMBLE", "build_ensemble", "chosen_again"]
 
@@ -28,7 +29,8 @@ Array = NDArray[Any]
 def build_ensemble(suite: Suite, answers: Mapping[str, Sequence[Answers]]) -> Combined | None:
     """Choose weights on validation rows; None if there are fewer than two plans, or no task is better off with several of them.
 
-    What the ensemble answers for a row is averaged with weights that the labels of this row took no part in.
+    What the ensemble answers for a row is averaged with weights that the labels of this row took no part in; answers that cannot be
+    averaged, such as maps, are those of a plan that they took no part in choosing.
 
     Args:
         suite: The judged suite.
@@ -100,11 +102,7 @@ def _blend_task(
     """Return the weights of the plans for one task; write the answers of every run. ``row_part`` is the part of every row."""
     target = np.asarray(suite.targets[task.name])
     if not can_blend(task, target):
-        best = _best_plan(task, runs)
-        for number, parts in enumerate(runs):
-            answered[number]["test"][task.name] = np.asarray(parts[best].final.predictions[task.name])
-            answered[number]["val"][task.name] = np.asarray(parts[best].val[task.name])
-        return np.eye(len(plans))[best]
+        return _pick_for_task(suite, task, runs, row_part, answered)
     rows = np.concatenate([parts[0].val_rows for parts in runs])
     predictions = [np.concatenate([parts[index].val[task.name] for parts in runs]) for index in range(len(plans))]
     asked = {}
@@ -118,10 +116,33 @@ def _blend_task(
     return _kept(weights)
 
 
-def _best_plan(task: TaskSpec, runs: Sequence[Sequence[Answers]]) -> int:
-    """Return the number of the plan with the best mean validation score."""
-    metric = default_metric(task)
-    sign = 1.0 if find_metric(metric).higher_is_better else -1.0
-    table = [[sign * float(one.final.validation.get(task.name, {}).get(metric, np.nan)) for one in parts] for parts in runs]
-    means = np.mean(table, axis=0)
-    return int(np.nanargmax(means)) if np.isfinite(means).any() else 0
+def _pick_for_task(
+    suite: Suite,
+    task: TaskSpec,
+    runs: Sequence[Sequence[Answers]],
+    row_part: NDArray[np.int64],
+    answered: Sequence[dict[str, dict[str, Array]]],
+) -> NDArray[np.float64]:
+    """Return 1 for the plan that is best for a task whose answers cannot be averaged, and 0 for the others; write the answers of
+    every run, those of a validation row by the plan that the rows of other parts pick (but for kinds whose answers of several models
+    cannot stand side by side, which are answered by the best plan alone)."""
+    scores = scores_without_parts(suite, task, runs, row_part)
+    best = _best(scores[0])
+    # Vectors of two models lie in two spaces: they would be far from each other whatever the rows are.
+    crosses = not task_kind(task).own_space
+    without = np.array([_best(one, best) if crosses else best for one in scores[1:]])
+    choosing = np.unique(np.concatenate([parts[0].val_rows for parts in runs]))
+    for number, parts in enumerate(runs):
+        answered[number]["test"][task.name], answered[number]["val"][task.name] = (
+            crossed_answers(best, without, rows, row_part, choosing, lambda plan, own=own: own[plan][task.name])  # type: ignore[misc]
+            for rows, own in (
+                (suite.splits["test"], [one.final.predictions for one in parts]),
+                (parts[0].val_rows, [one.val for one in parts]),
+            )
+        )
+    return np.eye(len(scores[0]))[best]
+
+
+def _best(scores: NDArray[np.float64], otherwise: int = 0) -> int:
+    """Return the number of the largest score; ``otherwise`` if none is known."""
+    return int(np.nanargmax(scores)) if np.isfinite(scores).any() else otherwise

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from graftwork.core.records import Plan
 from graftwork.data.suite import Suite
 from graftwork.evaluation.choice.blend import row_parts
-from graftwork.evaluation.choice.mixed import Picks, crossed_answers, picks_of, scores_by_part
+from graftwork.evaluation.choice.mixed import Picks, crossed_answers, picks_of
 from graftwork.evaluation.choice.validation_table import ValidationTable
-from graftwork.math.weighted_sums import mean_of_columns
 from graftwork.workflows.fit.answers import Answers
-from graftwork.workflows.fit.combined import Combined, combined_run, side_by_side
+from graftwork.workflows.fit.combined import Combined, combined_run, scores_without_parts, side_by_side
 
 __all__ = ["MIXED", "build_mixed"]
 
@@ -48,7 +47,8 @@ def build_mixed(
     if len(plans) < 2 or len(suite.tasks) < 2:
         return None
     parts = row_parts(len(suite), suite.groups)
-    picks = picks_of(_scores(suite, runs, parts), suite.tasks, weights)
+    scores = np.stack([scores_without_parts(suite, task, runs, parts) for task in suite.tasks], axis=-1)
+    picks = picks_of(scores, suite.tasks, weights)
     if len(set(picks.tasks.tolist())) < 2 or not _can_cross(suite, runs[0], picks):
         return None
     mixed = _runs(suite, MIXED, picks, runs, parts, ("val", "test"))
@@ -73,26 +73,6 @@ def _lead(suite: Suite, runs: Mapping[str, Sequence[Answers]], weights: Mapping[
 def _listed(tasks: Sequence[str]) -> str:
     more = len(tasks) - NAMED_TASKS
     return ", ".join(tasks) if more <= 1 else f"{', '.join(tasks[:NAMED_TASKS])} and {more} more"
-
-
-def _scores(suite: Suite, runs: Sequence[Sequence[Answers]], parts: Ints) -> NDArray[np.float64]:
-    """Return ``[1 + PARTS, P, T]``, the means over runs; see :func:`graftwork.evaluation.choice.mixed.scores_by_part`."""
-    found = []
-    for one in runs:
-        rows = one[0].val_rows
-        trainings = np.zeros(len(rows), dtype=np.int64) if one[0].val_parts is None else one[0].val_parts
-        targets = [(task, np.asarray(suite.targets[task.name][rows])) for task in suite.tasks]
-        found.append(
-            [
-                [
-                    scores_by_part(task, target, np.asarray(plan.val[task.name]), parts[rows], trainings)
-                    for task, target in targets
-                ]
-                for plan in one
-            ]
-        )
-    # [R, P, T, 1 + PARTS]
-    return np.moveaxis(mean_of_columns(np.moveaxis(np.array(found, dtype=np.float64), 0, -1)), -1, 0)
 
 
 def _can_cross(suite: Suite, run: Sequence[Answers], picks: Picks) -> bool:
