@@ -13,7 +13,7 @@ from graftwork.reporting.figures.pareto import pareto_figure
 from graftwork.reporting.figures.race import race_figure
 from graftwork.reporting.grouping_tables import affinity_section
 from graftwork.reporting.inspection_sections import importance_section, more_rows_section
-from graftwork.reporting.model_lines import measured_line, model_line, weights_table
+from graftwork.reporting.model_lines import measured_line, weights_table
 from graftwork.reporting.model_sections import answers_section, inputs_section
 from graftwork.reporting.page import PageWords, Section, render_page
 from graftwork.reporting.probability_lines import probabilities_line, probabilities_table
@@ -42,13 +42,15 @@ def report_sections(view: ResultView) -> list[Section]:
     sections = [
         Section(
             "tasks", "Each task on test rows", "Tasks",
-            (measured_line(view) or "Scores on rows that were never used for selection.")
-            + " In brackets: 95 % interval."
+            # The head of the page says on what they were measured, and what the model is made of.
+            ("" if measured_line(view) else "Scores on rows that were never used for selection. ")
+            + "In brackets: 95 % interval."
             + (_COMPARED if view.rows("comparisons") else ""),
             (scores_table(view),), folded=(other_metrics_table(view),),
         ),
         Section(
-            "model", "The model that is handed over", "Model", " ".join(filter(None, (model_line(view), probabilities_line(view)))),
+            "model", "The model that is handed over", "Model",
+            probabilities_line(view) or "The plans that it is made of, task by task.",
             (weights_table(view), probabilities_table(view)),
         ),
         answers_section(view),

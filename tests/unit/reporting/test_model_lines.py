@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from graftwork.reporting.model_card import model_card_text
 from graftwork.reporting.model_lines import measured_line, model_line, others_line, weights_table
+from graftwork.reporting.report import render_report
 from graftwork.reporting.result_view import ResultView
 from graftwork.reporting.tables import format_summary
 
@@ -124,6 +126,19 @@ def test_summary_and_card_say_both_and_show_the_weights(build_result: Callable[.
     assert table is not None
     assert [getattr(cell, "text", cell) for cell in table.rows[0]] == [names[0], "60\u00a0%", "40\u00a0%"]
     assert "Weights of the plans" in format_summary(result, 160)
+
+
+def test_the_report_says_each_once(build_result: Callable[..., dict[str, Any]]) -> None:
+    result = build_result("table")
+    names = [task["name"] for task in result["suite"]["tasks"]]
+    result["measured"] = {"folds": 5, "judged_folds": 5, "rows": 2400, "training_rows": 1440}
+    result["model"] = {"rows": "all", "models": 10, "parts": 5, "trainings": []}
+    result["model"]["weights"] = {"lightgbm": dict.fromkeys(names, 0.6), "mmoe": dict.fromkeys(names, 0.4)}
+    page = re.sub(r"<script.*?</script>", "", render_report(result), flags=re.DOTALL)
+    assert page.count("Scores were measured by cross-validation in 5 folds") == 1
+    assert page.count("The model is an average of 10 trainings") == 1
+    del result["measured"]
+    assert "Scores on rows that were never used for selection. In brackets" in render_report(result)
 
 
 def test_of_a_mixed_plan_the_table_names_the_plan_of_each_task(build_result: Callable[..., dict[str, Any]]) -> None:
