@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftwork.cli.shared_flags import add_json_argument
@@ -21,6 +22,8 @@ EXAMPLES = """examples:
   graftwork data emoji --preview emoji.png     a sheet of its pictures
 """
 _PREVIEW_COLUMNS, _PREVIEW_ROWS = 16, 8
+_MADE_BY = "graftwork data --preview"
+"""What a sheet says of itself, by which it is known later on."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +46,10 @@ def run(arguments: argparse.Namespace) -> int:
         summaries = {name: _summary(path) for name, path in sorted(EMBEDDED.items())}
         print(json.dumps(summaries, indent=2, ensure_ascii=False) if arguments.json else _listing(summaries))
         return 0
+    if arguments.preview:
+        from graftwork.core.folders import check_output_file
+
+        check_output_file(arguments.preview, (), flag="--preview", replaces=_is_preview)
     suite = load_embedded(arguments.name)
     if arguments.preview:
         _write_preview(suite, arguments.preview)
@@ -121,6 +128,17 @@ def _text(description: dict[str, Any]) -> str:
     return "\n".join([*lines, paragraph(description["fingerprint"], width=width, label="fingerprint", indent=13)])
 
 
+def _is_preview(path: Path) -> bool:
+    """Return whether a file is a sheet that was written here."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(256)
+    except OSError:
+        return False
+    # The text comes right behind the header of 33 bytes; no picture is decoded to find it.
+    return head.startswith(b"\x89PNG\r\n\x1a\n") and b"tEXtSoftware\0" + _MADE_BY.encode() in head
+
+
 def _write_preview(suite: Suite, path: str) -> None:
     """Write pictures of evenly spaced rows as one PNG."""
     import numpy as np
@@ -142,5 +160,7 @@ def _write_preview(suite: Suite, path: str) -> None:
     # [lines, columns, side, side, 3] -> [lines * side, columns * side, 3]
     sheet = chosen.reshape(number // columns, columns, side, side, 3).transpose(0, 2, 1, 3, 4).reshape(-1, columns * side, 3)
     images = require("PIL.Image", extra="vision", purpose="--preview")
+    said = require("PIL.PngImagePlugin", extra="vision", purpose="--preview").PngInfo()
+    said.add_text("Software", _MADE_BY)
     with atomic_path(path) as temporary:
-        images.fromarray(sheet).save(temporary, format="PNG")
+        images.fromarray(sheet).save(temporary, format="PNG", pnginfo=said)

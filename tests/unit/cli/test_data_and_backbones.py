@@ -148,6 +148,30 @@ def test_one_suite_with_preview(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     assert json.loads(capsys.readouterr().out)["splits"].keys() == {"train", "val", "test", "transfer"}
 
 
+def test_a_preview_replaces_an_earlier_one_and_nothing_else(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    sheet, photo, empty = tmp_path / "sheet.png", tmp_path / "photo.png", tmp_path / "empty.png"
+    assert main.main(["data", "multidigits", "--preview", str(sheet)]) == 0
+    first = sheet.read_bytes()
+    assert main.main(["data", "glyphs", "--preview", str(sheet)]) == 0
+    assert sheet.read_bytes() != first
+    empty.touch()
+    assert main.main(["data", "multidigits", "--preview", str(empty)]) == 0
+    assert empty.read_bytes() == first
+    from PIL import Image
+
+    Image.new("RGB", (8, 8), "red").save(photo)
+    notes = tmp_path / "notes.txt"
+    notes.write_bytes(b"mine")
+    capsys.readouterr()
+    for kept in (photo, notes, tmp_path):
+        before = kept.read_bytes() if kept.is_file() else b""
+        assert main.main(["data", "multidigits", "--preview", str(kept)]) == 2
+        said = capsys.readouterr().err
+        assert ("is a folder" if kept == tmp_path else "it is no earlier result of this command") in said
+        assert "--preview" in said
+        assert (kept.read_bytes() if kept.is_file() else b"") == before
+
+
 def test_preview_needs_an_image_suite(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main.main(["data", "--preview", str(tmp_path / "a.png")]) == 2
     assert "needs the name of a suite" in capsys.readouterr().err
