@@ -11,7 +11,8 @@ queries and keys end there), norms, feed-forward networks, and residual sums, wh
 Departures and limits: two models of the own vision transformer (:class:`graftwork.nn.backbones.vit.ViTBackbone` with tokens) of equal
 depth under :class:`graftwork.methods.sharing.shared_trunk.SharedTrunk`, with linear heads of the same tasks. Columns are scaled by the
 number of the anchor's units, which is the same as in the paper where widths are equal. A map over the width mixes attention heads, as in the
-paper. There is no class token.
+paper. There is no class token. ``policy=weighted`` takes the block's input as the residual of both sums (patches without positions in the
+first block), where the released code takes what each sum reads, and the maps of patches and positions are always averaged.
 """
 
 from __future__ import annotations
