@@ -30,7 +30,7 @@ from graftwork.data.suite import Suite
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["open_data", "open_suite"]
+__all__ = ["open_data", "open_suite", "refuse_options"]
 
 
 def open_suite(
@@ -144,7 +144,7 @@ def _with_metrics(suite: Suite, metrics: Mapping[str, str]) -> Suite:
 
 def _open(source: str | Path | pd.DataFrame | Suite, options: DataOptions, seed: int, name: str | None) -> Suite:
     if isinstance(source, Suite):
-        _refuse(source.name, options.given(besides=("targets",)))
+        refuse_options(source.name, options.given(besides=("targets",)))
         return _with_targets(source, options)
     if not isinstance(source, (str, Path)):
         return _open_frame(source, options, seed, name or "table", Path())
@@ -154,7 +154,7 @@ def _open(source: str | Path | pd.DataFrame | Suite, options: DataOptions, seed:
         from graftwork.data.suites import EMBEDDED, load_embedded
 
         if str(source) in EMBEDDED:
-            _refuse(str(source), options.given(besides=("targets",)))
+            refuse_options(str(source), options.given(besides=("targets",)))
             return _with_targets(load_embedded(str(source)), options)
         neighbours = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
         raise FileFormatError(
@@ -165,7 +165,7 @@ def _open(source: str | Path | pd.DataFrame | Suite, options: DataOptions, seed:
     if path.suffix.lower() in (".yaml", ".yml"):
         from graftwork.data.reading.suite_build import open_suite_yaml
 
-        _refuse(path.name, options.given())
+        refuse_options(path.name, options.given())
         return open_suite_yaml(path, seed=seed, name=name)
     if path.is_dir():
         return _open_folder(path, options, seed, name)
@@ -185,7 +185,9 @@ def _open_folder(path: Path, options: DataOptions, seed: int, name: str | None) 
 
     given = options.given()
     # These options are about columns of a table, which a folder of pictures does not have.
-    _refuse(f"{path}, a folder of pictures,", {key: given[key] for key in ("categories", "histories", "ignore") if key in given})
+    refuse_options(
+        f"{path}, a folder of pictures,", {key: given[key] for key in ("categories", "histories", "ignore") if key in given}
+    )
     return open_image_folder(path, options, seed=seed, name=name or path.resolve().name)
 
 
@@ -195,8 +197,16 @@ def _with_targets(suite: Suite, options: DataOptions) -> Suite:
     return suite.with_tasks(tuple(request.name for request in parse_targets(options.targets, suite.task_names)))
 
 
-def _refuse(what: str, given: Mapping[str, Any]) -> None:
-    """Raise if options are given that the source decides itself."""
+def refuse_options(what: str, given: Mapping[str, Any]) -> None:
+    """Refuse options beside a source that decides them itself.
+
+    Args:
+        what: The source, as the first words of a message.
+        given: What was given, by name.
+
+    Raises:
+        DataError: If anything was.
+    """
     if given:
         raise DataError(
             f"{what} describes its own data, so {short_list(given)} cannot be set beside it. Leave it out, or change the data's "

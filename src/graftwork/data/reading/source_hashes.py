@@ -63,7 +63,7 @@ def _of_entries(path: Path, pictures: bool) -> dict[str, str]:
     from graftwork.data.reading.suite_yaml import read_suite_yaml
 
     try:
-        entries = read_suite_yaml(path).datasets
+        entries = read_suite_yaml(path, needs_targets=False).datasets
     except GraftworkError:  # its own hash says that it has changed
         return {}
     found: dict[str, str] = {}

@@ -4,10 +4,10 @@ elsewhere."""
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -32,7 +32,10 @@ from graftwork.data.suite import Suite
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["build_suite", "open_suite_yaml"]
+__all__ = ["Read", "build_suite", "open_suite_yaml", "read_entry"]
+
+Read: TypeAlias = "tuple[pd.DataFrame, Sequence[Path | None], dict[str, str], list[str]]"
+"""Columns of a data set, the picture of each row (empty if there are none), hashes by name, and notes."""
 
 _GROUP, _TEXT = "(group)", "(text)"
 """Columns that hold the groups and texts of all data sets."""
@@ -54,12 +57,39 @@ def open_suite_yaml(path: str | Path, *, seed: int = 0, name: str | None = None)
     return build_suite(replace(file, name=name or file.name, seed=seed if file.seed is None else file.seed))
 
 
-def build_suite(file: SuiteFile) -> Suite:
+def read_entry(entry: DatasetEntry, file: SuiteFile) -> Read:
+    """Read one data set of a checked file.
+
+    Raises:
+        DataError: If it cannot be used.
+    """
+    try:
+        if entry.source.is_dir():
+            found = label_pictures(entry.source, entry.labels, entry.image_column)
+            return found.frame, found.images, found.sources, found.notes
+        frame = read_table(entry.source)
+        sources = {entry.source.name: hash_file(entry.source)}
+        pictures: list[Path | None] = []
+        if "image" in file.kinds and entry.image_column is not None:
+            check_names([entry.image_column], map(str, frame.columns), what="image_column", where=entry.source.name)
+            pictures = picture_paths(frame[entry.image_column], entry.source.parent, strict=file.strict)
+            known = list(dict.fromkeys(path for path in pictures if path is not None and os.path.isfile(path)))
+            sources[f"{entry.image_column} ({len(known)} pictures)"] = hash_files(known)
+        return frame, pictures, sources, list(frame.attrs["notes"])
+    except DataError as error:
+        raise type(error)(f"Data set {entry.name!r} of {file.path.name}: {error}") from error
+
+
+def build_suite(file: SuiteFile, read: Callable[[DatasetEntry, SuiteFile], Read] = read_entry) -> Suite:
     """Build the suite that a checked file describes.
 
     Rows of all data sets stand below each other. A target name that several data sets have is one task; where a data set lacks a
     task, its labels are missing. Feature columns are the union over data sets, missing where one lacks them; target columns of
     any data set are features of none. ``raw["mixing"]`` holds the mixing policy, ``domain`` the domain of each row.
+
+    Args:
+        file: The checked file.
+        read: Reads its data sets.
 
     Raises:
         DataError: If the data cannot be used.
@@ -81,7 +111,7 @@ def build_suite(file: SuiteFile) -> Suite:
         for column in _target_columns(target.name, len(target.columns))
     }
     for entry in file.datasets:
-        frame, pictures, hashes, found = _read_entry(entry, file)
+        frame, pictures, hashes, found = read(entry, file)
         frame = without_words(frame, file.missing or ())
         frames.append(_renamed(frame, entry, file.kinds, taken))
         images += pictures
@@ -131,24 +161,6 @@ def build_suite(file: SuiteFile) -> Suite:
     asked = {target.name: target.class_weight for entry in file.datasets for target in entry.targets if target.class_weight}
     suite = with_class_weights(suite, asked) if asked else suite
     return _with_text_columns(suite, file) if "text" in file.kinds else suite
-
-
-def _read_entry(entry: DatasetEntry, file: SuiteFile) -> tuple[pd.DataFrame, Sequence[Path | None], dict[str, str], list[str]]:
-    try:
-        if entry.source.is_dir():
-            found = label_pictures(entry.source, entry.labels, entry.image_column)
-            return found.frame, found.images, found.sources, found.notes
-        frame = read_table(entry.source)
-        sources = {entry.source.name: hash_file(entry.source)}
-        pictures: list[Path | None] = []
-        if "image" in file.kinds and entry.image_column is not None:
-            check_names([entry.image_column], map(str, frame.columns), what="image_column", where=entry.source.name)
-            pictures = picture_paths(frame[entry.image_column], entry.source.parent, strict=file.strict)
-            known = list(dict.fromkeys(path for path in pictures if path is not None and os.path.isfile(path)))
-            sources[f"{entry.image_column} ({len(known)} pictures)"] = hash_files(known)
-        return frame, pictures, sources, list(frame.attrs["notes"])
-    except DataError as error:
-        raise type(error)(f"Data set {entry.name!r} of {file.path.name}: {error}") from error
 
 
 def _renamed(frame: pd.DataFrame, entry: DatasetEntry, kinds: Sequence[str], taken: set[str]) -> pd.DataFrame:

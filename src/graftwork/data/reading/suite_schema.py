@@ -80,8 +80,8 @@ def _shown(value: Any) -> str:
     return "nothing" if value is None else _SHORT.repr(value)
 
 
-def check_document(path: Path, value: Any, lines: Lines) -> list[Problem]:
-    """Return every problem of a suite file's value."""
+def check_document(path: Path, value: Any, lines: Lines, *, needs_targets: bool = True) -> list[Problem]:
+    """Return every problem of a suite file's value; that no data set has a target is one if there must be any."""
     check = _Checker(path, lines)
     if not check.keys(value, (), _TOP, ("datasets",)):
         return check.problems
@@ -121,8 +121,12 @@ def check_document(path: Path, value: Any, lines: Lines) -> list[Problem]:
                 _check_dataset(check, entry, ("datasets", index))
             _check_names(check, datasets)
             _check_shared_targets(check, datasets)
-            if datasets and all(isinstance(entry, Mapping) and entry.get("targets") == {} for entry in datasets):
-                check.add(("datasets", 0, "targets"), "must name at least one target in one of the data sets; got nothing.")
+            if needs_targets and all(isinstance(entry, Mapping) and entry.get("targets") == {} for entry in datasets):
+                check.add(
+                    ("datasets", 0, "targets"),
+                    "must name at least one target in one of the data sets; got nothing. Data without any labels is for graftwork distill "
+                    "--targets none.",
+                )
     return sorted(check.problems, key=lambda problem: problem.line)
 
 

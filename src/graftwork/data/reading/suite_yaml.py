@@ -103,8 +103,12 @@ def validate_suite_yaml(path: str | Path) -> list[Problem]:
     return problems if problems else check_document(Path(path), value, lines)
 
 
-def read_suite_yaml(path: str | Path) -> SuiteFile:
+def read_suite_yaml(path: str | Path, *, needs_targets: bool = True) -> SuiteFile:
     """Read a suite file.
+
+    Args:
+        path: The YAML file.
+        needs_targets: Whether a file in which no data set has a target is refused.
 
     Raises:
         ConfigError: With all problems at once, if there are any.
@@ -112,7 +116,7 @@ def read_suite_yaml(path: str | Path) -> SuiteFile:
     """
     path = Path(path)
     value, lines, problems = load_nodes(path)
-    problems = problems or check_document(path, value, lines)
+    problems = problems or check_document(path, value, lines, needs_targets=needs_targets)
     if problems:
         raise ConfigError(
             f"{path} has {len(problems)} problem{'s' if len(problems) > 1 else ''}.", [str(problem) for problem in problems]

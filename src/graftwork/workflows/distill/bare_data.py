@@ -16,6 +16,9 @@ from graftwork.data.suite import Suite
 if TYPE_CHECKING:
     import pandas as pd
 
+    from graftwork.data.reading.suite_build import Read
+    from graftwork.data.reading.suite_yaml import DatasetEntry, SuiteFile
+
 __all__ = ["NO_TARGETS", "asks_for_none", "open_bare"]
 
 NO_TARGETS = "none"
@@ -47,13 +50,13 @@ def open_bare(source: Any, options: DataOptions, *, seed: int = 0) -> Suite:
     """Open data without labels.
 
     Args:
-        source: A table file, a folder of pictures or texts in a table, a DataFrame, a suite, a stored suite, or the name of an embedded
-            one; labels of suites are put away.
+        source: A table file, a folder of pictures or texts in a table, a ``suite.yaml``, a DataFrame, a suite, a stored suite, or the
+            name of an embedded one; labels of suites are put away.
         options: How it is read; what is said about targets does not count.
         seed: Divides the rows.
 
     Raises:
-        ConfigError: If it is a suite.yaml, which says itself what is predicted.
+        ConfigError: If labels are given besides.
         GraftworkError: If the data cannot be read.
     """
     from graftwork.data.reading.ingest import open_data
@@ -68,7 +71,7 @@ def open_bare(source: Any, options: DataOptions, *, seed: int = 0) -> Suite:
     if isinstance(source, Suite) or (is_path and (not path.exists() or is_stored_suite(path))):
         return _without_tasks(open_data(source, plain, seed=seed))
     if is_path and path.suffix.lower() in (".yaml", ".yml"):
-        raise ConfigError(f"{path} says itself what is predicted. Give the table or the folder of pictures that it reads.")
+        return replace(_without_tasks(_suite_of_file(path, plain, seed)), sources=source_hashes(source, plain))
     marked = replace(plain, targets=(_STAND_IN,))
     if is_path and path.is_dir():
         suite = open_data(path, replace(marked, labels=_marked_pictures(path, seed)), seed=seed)
@@ -76,6 +79,43 @@ def open_bare(source: Any, options: DataOptions, *, seed: int = 0) -> Suite:
         frame = _absolute_pictures(_table(path), plain, path.parent) if is_path else source
         suite = open_data(_marked(frame, seed), marked, seed=seed, name=path.stem if is_path else None)
     return replace(_without_tasks(suite), sources=source_hashes(source, plain))
+
+
+def _suite_of_file(path: Path, options: DataOptions, seed: int) -> Suite:
+    """Open a ``suite.yaml``: as it is if it has targets, else with the stand-in in all its data sets."""
+    from graftwork.data.reading.ingest import open_data, refuse_options
+    from graftwork.data.reading.suite_build import build_suite
+    from graftwork.data.reading.suite_yaml import TargetEntry, read_suite_yaml
+
+    file = read_suite_yaml(path, needs_targets=False)
+    if any(entry.targets for entry in file.datasets):
+        return open_data(path, options, seed=seed)
+    refuse_options(path.name, options.given())
+    seed, target = seed if file.seed is None else file.seed, TargetEntry(name=_STAND_IN, columns=(_STAND_IN,))
+    sizes: dict[str, int] = {}
+
+    def marked(entry: DatasetEntry, file: SuiteFile) -> Read:
+        found = _read_marked(entry, file, seed)
+        sizes[entry.name] = len(found[0])
+        return found
+
+    datasets = tuple(replace(entry, targets=(target,)) for entry in file.datasets)
+    suite = build_suite(replace(file, datasets=datasets, seed=seed), marked)
+    note = f"Data sets: {', '.join(f'{name} ({rows} rows)' for name, rows in sizes.items())}."
+    return replace(suite, notes=(*suite.notes, note))
+
+
+def _read_marked(entry: DatasetEntry, file: SuiteFile, seed: int) -> Read:
+    from graftwork.data.reading.image_folder import label_pictures
+    from graftwork.data.reading.suite_build import read_entry
+
+    needed = (entry.features, entry.text, entry.categories, entry.histories, entry.group not in (None, "none"))
+    if entry.source.is_dir() and not any(needed):
+        # Of a table of labels nothing would be read but the labels, and there may be none.
+        pictures = label_pictures(entry.source, _marked_pictures(entry.source, seed))
+        return pictures.frame, pictures.images, pictures.sources, []
+    frame, images, sources, notes = read_entry(entry, file)
+    return _marked(frame, seed), images, sources, notes
 
 
 def _table(path: Path) -> pd.DataFrame:
