@@ -150,7 +150,7 @@ class LoRA(LayerTuner[LowRankLayer]):
     def delta(self, model: nn.Module | None = None) -> WeightDelta:
         """Return the updates as low-rank differences of the layers' weights; see :class:`.Tuner`."""
         settings = {"r": self.r, "lora_alpha": self.lora_alpha, "use_rslora": self.use_rslora}
-        return self._weight_delta(model, LowRankLayer, _part_of, settings)
+        return self._weight_delta(model, LowRankLayer, _part_of, settings)  # type: ignore[type-abstract] # only looked for
 
     def save_pretrained(self, folder: str | Path, *, base_model: str = "") -> None:
         """Write ``adapter_config.json`` and ``adapter_model.safetensors`` as peft does; see :func:`.peft_folder.save_adapter`."""

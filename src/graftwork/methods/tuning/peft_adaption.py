@@ -62,7 +62,7 @@ class GatedPrompts(Graft):
             raise ConfigError(f"`num_tokens` must be at least 1; got {num_tokens!r}.")
         self.base: Any = base
         self.num_tokens, self.num_heads, self.num_groups = num_tokens, model.num_attention_heads, model.num_key_value_heads
-        like: Tensor = self.base.q_proj.weight
+        like: Tensor = base.q_proj.weight  # type: ignore[assignment, union-attr] # a linear layer
         self.adaption_prompt = nn.Parameter(
             torch.empty(1, num_tokens, like.shape[1], dtype=like.dtype, device=like.device).normal_()
         )
