@@ -295,6 +295,8 @@ _PROBED: tuple[tuple[str, str, str, float, Demand], ...] = (
 )
 RECIPE = Recipe(
     slug="dp4tl",
+    # Effects are large: two looks, the first of which can decide.
+    looks=(5, 8),
     smoke_seeds=(0,),
     arms=ARMS,
     run_arm=run_arm,
