@@ -113,10 +113,12 @@ def anchor_feature(
     # Matrices alone, as in the authors' code; biases have gradients of another size.
     parameters = [parameter for parameter in body.parameters() if parameter.ndim > 1]
     squares = [torch.zeros_like(parameter) for parameter in parameters]
+    # The body stands still: one pass serves all draws.
+    logits = F.linear(states()[held_out], weight.detach(), bias.detach())
+    answers = logits.detach().softmax(dim=1)
     for _ in range(draws):
-        logits = F.linear(states()[held_out], weight.detach(), bias.detach())
-        drawn = torch.multinomial(logits.detach().softmax(dim=1), 1, generator=generator).squeeze(1)
-        gradients = torch.autograd.grad(F.cross_entropy(logits, drawn), parameters)
+        drawn = torch.multinomial(answers, 1, generator=generator).squeeze(1)
+        gradients = torch.autograd.grad(F.cross_entropy(logits, drawn), parameters, retain_graph=True)
         for total, gradient in zip(squares, gradients, strict=True):
             total += gradient**2
     return fisher_scalar(squares)
