@@ -202,7 +202,7 @@ RECIPE = Recipe(
         Headroom("uniform.many", "uniform.few", margin=0.5, inequalities=("3 trials reach what 10 uniform ones do",), unit="points"),
     ),
     pilot=Pilot(
-        grids={"transfer": {"rate": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)}},
+        grids={"transfer": {"rate": (3e-3, 1e-2, 3e-2, 1e-1, 3e-1)}},
         score=("few",),
         follows={"shuffled": "transfer"},
         fixed=dict.fromkeys(("uniform", "all-tasks", "true", "evolution", "best"), "it has nothing to tune"),
