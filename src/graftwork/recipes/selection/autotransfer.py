@@ -185,6 +185,8 @@ ARMS = (
 )
 RECIPE = Recipe(
     slug="autotransfer",
+    # A seed has a bank of 1,440 trainings of its own: two looks, the first of which can decide.
+    looks=(5, 8),
     smoke_seeds=(0,),
     arms=ARMS,
     run_arm=run_arm,
