@@ -3,16 +3,22 @@
 The paper: on six graph data sets a few trials reach what a search without prior needs about ten times as many for; its bank holds
 120,000 results of 12 tasks. Figures not verified here.
 
-Our setting: twelve procedural node tasks of 400 nodes and four classes (communities that hold together or avoid each other, graphs that
-say nothing, degrees, majorities among neighbours), and 48 designs: four ways to read neighbours, one to three rounds, two activations, skip
-connections or not. Every design is trained twice on every task, 1,152 trainings of 60 steps; the mean is its score. Each task is left out in
-turn: similarities, projection and prior are made of the eleven others. A search draws designs without repetition, takes the one that is
-best on validation nodes, and is judged by its accuracy on test nodes, in percent; mean over tasks and twenty draws. The four best designs
-of a task make the prior, where the paper has 16 of thousands.
+Our setting: thirty procedural node tasks of 400 nodes and four classes (eighteen of communities, from those that avoid each other to those
+that hold together, six of degrees, six of majorities among neighbours), and 48 designs: four ways to read neighbours, one to three rounds,
+two activations, skip connections or not. Every design is trained on every task, 1,440 trainings of 60 steps. Each task is left out in turn:
+similarities, projection and prior are made of the others. A search draws designs without repetition, takes the one that is best on
+validation nodes, and is judged by its accuracy on test nodes, in percent; mean over tasks and twenty draws. The four best designs of a
+task make the prior, where the paper has 16 of thousands.
 
-The arms: AutoTransfer with twelve anchors of five initialisations; uniform draws; a prior of all tasks alike (no similarity); a projection
-that was trained on shuffled similarities; evolution; ``best`` knows the best design on test nodes, and bounds what can be won. The rate of
-the projection is tuned on pilot seeds. Nearly all of the time goes into the bank.
+The arms: AutoTransfer with twelve anchors of twelve initialisations; uniform draws; a prior of all tasks alike (no similarity); a projection
+that was trained on shuffled similarities; a prior of the tasks that are truly the nearest, which no feature has to tell; evolution;
+``best`` knows the best design on test nodes, and bounds what can be won. The rate of the projection is tuned on pilot seeds. Nearly all of
+the time goes into the bank, about five minutes of one core a seed.
+
+A first setting had twelve tasks and five initialisations, as the paper has. There features were told apart too badly: on two pilot seeds
+similarities had a rank correlation of 0.42 and 0.11 with the true ones, three trials reached 67.8 and 66.3 points where three uniform ones
+have 69.4 and 67.1. With the true similarities the same priors reached 72.1 and 70.7, ten uniform trials 72.0 and 70.5: what was missing
+were tasks to learn the projection from, and features without noise.
 """
 
 from __future__ import annotations
@@ -60,7 +66,7 @@ class Bank:
 def _bank(context: ArmContext) -> Bank:
     """Return this seed's bank, built once for all arms: what others have tried, which no search is charged with."""
     kinds = list(KINDS)[: context.choose(full=len(KINDS), smoke=4)]
-    designs, repeats = context.choose(full=(len(DESIGNS), 2), smoke=(len(DESIGNS), 1))
+    designs = len(DESIGNS)
 
     def build(folder: Path) -> None:
         torch.set_num_threads(1)
@@ -70,16 +76,9 @@ def _bank(context: ArmContext) -> Bank:
             context.progress(row / len(kinds), kind)
             task = draw_task(kind, context.seeds.integer("graphs"), nodes=context.choose(full=400, smoke=40))
             for design in range(designs):
-                for repeat in range(repeats):
-                    found = train_design(
-                        task,
-                        design,
-                        Seeds(context.seed).integer(f"design {repeat}") % 2**31,
-                        steps=context.choose(full=60, smoke=2),
-                    )
-                    val[row, design] += found[0] / repeats
-                    test[row, design] += found[1] / repeats
-            anchors, times = context.choose(full=(12, 5), smoke=(2, 1))
+                draw = Seeds(context.seed).integer("design") % 2**31
+                val[row, design], test[row, design] = train_design(task, design, draw, steps=context.choose(full=60, smoke=2))
+            anchors, times = context.choose(full=(12, 12), smoke=(2, 1))
             features.append(task_feature(task, context.seeds.integer("anchors"), anchors=anchors, repeats=times).tolist())
         write_json(folder / "bank.json", {"val": val.tolist(), "test": test.tolist(), "features": features})
 
@@ -142,10 +141,12 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     for task in range(len(bank.features)):
         others = bank.without(task)
         prior = None
+        true = np.array([rank_similarities(np.stack([bank.val[task], row]))[0, 1] for row in others.val])
         if kind in ("transfer", "shuffled", "all"):
             prior, similar = held_out_prior(others, bank.features[task], arm, seed, context.choose(full=1000, smoke=5))
-            true = np.array([rank_similarities(np.stack([bank.val[task], row]))[0, 1] for row in others.val])
             told.append(_spearman(similar, true))
+        elif kind == "true":
+            prior = design_prior(DESIGNS, others.val, 1.0 - true, best=BEST)
         for search in range(SEARCHES):
             random = np.random.default_rng([seed, task, search])
             if kind == "best":
@@ -178,11 +179,14 @@ ARMS = (
     _arm("uniform", "uniform draws", "uniform"),
     _arm("all-tasks", "prior of all tasks alike", "all"),
     _arm("shuffled", "projection trained on shuffled similarities", "shuffled"),
+    _arm("true", "prior of the tasks that are truly the nearest", "true"),
     _arm("evolution", "evolution without prior", "evolution"),
     _arm("best", "the best design on test nodes (bound)", "best"),
 )
 RECIPE = Recipe(
     slug="autotransfer",
+    # A seed has a bank of 1,440 trainings of its own: two looks, the first of which can decide.
+    looks=(5, 8),
     smoke_seeds=(0,),
     arms=ARMS,
     run_arm=run_arm,
@@ -190,6 +194,7 @@ RECIPE = Recipe(
         Inequality("3 trials reach what 10 uniform ones do", "transfer.few", "uniform.many", margin=0.5, demand="not worse", unit="points"),
         Inequality("similarities are told", "transfer.told", 0.3, demand="at least"),
         Inequality("better than from shuffled similarities", "transfer.told", "shuffled.told"),
+        Inequality("true similarities make 3 trials reach what 10 uniform ones do", "true.few", "uniform.many", margin=0.5, demand="not worse", primary=False, unit="points"),
         Inequality("3 trials beat 3 uniform ones", "transfer.few", "uniform.few", margin=1.0, primary=False, unit="points"),
         Inequality("similarity beats all tasks alike", "transfer.few", "all-tasks.few", primary=False, unit="points"),
         Inequality("3 trials reach what 10 of evolution do", "transfer.few", "evolution.many", margin=0.5, demand="not worse", primary=False, unit="points"),
@@ -199,17 +204,15 @@ RECIPE = Recipe(
         Headroom("uniform.many", "uniform.few", margin=0.5, inequalities=("3 trials reach what 10 uniform ones do",), unit="points"),
     ),
     pilot=Pilot(
-        grids={"transfer": {"rate": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)}},
+        grids={"transfer": {"rate": (3e-3, 1e-2, 3e-2, 1e-1, 3e-1)}},
         score=("few",),
         follows={"shuffled": "transfer"},
-        # At this rate a thousand steps leave the projection nearly as it was drawn.
-        limits={"rate": (3e-5,)},
-        fixed=dict.fromkeys(("uniform", "all-tasks", "evolution", "best"), "it has nothing to tune"),
+        fixed=dict.fromkeys(("uniform", "all-tasks", "true", "evolution", "best"), "it has nothing to tune"),
     ),
     equal_budget=(EqualBudget(("trials",)),),
     minutes=120,
     notes=(
-        "Twelve procedural node tasks and 48 designs in place of twelve public data sets and 10,000 designs.",
+        "Thirty procedural node tasks and 48 designs in place of twelve public data sets and 10,000 designs.",
         "No TPE among the baselines: ten trials hold too few for its model.",
     ),
 )  # fmt: skip

@@ -46,23 +46,37 @@ class GraphTask:
     test: Tensor
 
 
+def _communities(homophily: float, neighbours: int, noise: float) -> dict[str, float]:
+    """Return chances of an edge within and between four groups of equal size.
+
+    Args:
+        homophily: 1 has all edges within groups, -1 none; 0 pays no heed to groups.
+        neighbours: Mean number of neighbours of a node.
+        noise: Of the features.
+    """
+    share = 1.0 / _CLASSES
+    within = share + (1.0 - share) * homophily if homophily > 0 else share * (1.0 + homophily)
+    size = _REFERENCE / _CLASSES
+    return {
+        "within": neighbours * within / size,
+        "between": neighbours * (1.0 - within) / (_REFERENCE - size),
+        "noise": noise,
+    }
+
+
+_HOMOPHILIES = [round(float(value), 2) for value in np.linspace(-0.95, 0.9, 18)]
 KINDS: dict[str, dict[str, float]] = {
-    "like-strong": {"within": 0.16, "between": 0.01, "noise": 2.5},
-    "like-weak": {"within": 0.09, "between": 0.02, "noise": 2.0},
-    "like-clear": {"within": 0.12, "between": 0.02, "noise": 1.2},
-    "unlike-strong": {"within": 0.01, "between": 0.06, "noise": 2.0},
-    "unlike-weak": {"within": 0.02, "between": 0.05, "noise": 1.5},
-    "unlike-clear": {"within": 0.01, "between": 0.06, "noise": 1.2},
-    "features-alone": {"within": 0.04, "between": 0.04, "noise": 1.0},
-    "features-faint": {"within": 0.04, "between": 0.04, "noise": 1.6},
-    "degree": {"degree": 1.0, "noise": 0.3},
-    "degree-noisy": {"degree": 1.0, "noise": 1.0},
-    "around": {"around": 1.0, "noise": 0.6},
-    "around-noisy": {"around": 1.0, "noise": 1.2},
+    # Neighbours and noise in turns of different length, so that neither goes along with homophily.
+    **{
+        f"communities {value:+.2f}": _communities(value, (4, 7, 10)[place % 3], (1.0, 1.7, 2.4)[(place + place // 3) % 3])
+        for place, value in enumerate(_HOMOPHILIES)
+    },
+    **{f"degree {noise}": {"degree": 1.0, "noise": noise} for noise in (0.2, 0.35, 0.5, 0.65, 0.8, 1.0)},
+    **{f"around {noise}": {"around": 1.0, "noise": noise} for noise in (0.4, 0.6, 0.8, 1.0, 1.2, 1.4)},
 }
-"""Communities that hold together or avoid each other, with features of many noises; graphs that say nothing; how many neighbours a node
-has; and what most of its neighbours are. Chances of an edge are those in a graph of :data:`_REFERENCE` nodes; larger graphs have fewer
-of them, so that a node has as many neighbours."""
+"""Communities from those that avoid each other to those that hold together; how many neighbours a node has; and what most of its
+neighbours are. Chances of an edge are those in a graph of :data:`_REFERENCE` nodes; larger graphs have fewer of them, so that a node
+has as many neighbours."""
 
 
 def draw_task(kind: str, seed: int, *, nodes: int = 400) -> GraphTask:
@@ -128,7 +142,7 @@ def train_design(task: GraphTask, design: int, seed: int, *, steps: int = 60) ->
     with torch.random.fork_rng():
         torch.manual_seed(seed + 1)
         head = nn.Linear(_WIDTH, _CLASSES)
-    optimizer = torch.optim.Adam([*body.parameters(), *head.parameters()], lr=1e-2, weight_decay=5e-4)
+    optimizer = torch.optim.Adam([*body.parameters(), *head.parameters()], lr=1e-2, weight_decay=5e-4, fused=True)
     best = (-1.0, -1.0)
     for step in range(steps):
         logits = head(body(task.features, task.adjacency))
