@@ -23,7 +23,6 @@ AWAITING: dict[str, str] = {
     "logits-fusion": "counting run outstanding",
     "mhr": "counting run outstanding",
     "mobiletl": "counting run outstanding",
-    "ped": "counting run outstanding",
     "s2a": "counting run outstanding",
     "scalearn": "counting run outstanding",
     "scalekd": "counting run outstanding",

@@ -10,11 +10,16 @@ striped and noisy style, with 180 training and 2,400 test rows. The truth is the
 Every seed draws alphabets, pictures and weights anew. Generic rows, for the rescaling, are letters of other alphabets in every style.
 
 The arms: LogME and SFDA of the features as they are (``plain``); of the moved features (``ped``); of features whose classes attract
-each other in place of repelling (``attract``). ``told`` bounds what can be won: it orders the sources by their accuracy on one half
-of the test rows and is compared with the other half.
+each other in place of repelling (``attract``); of features that are moved with smaller radii than the paper's (``small``). ``told``
+bounds what can be won: it orders the sources by their accuracy on one half of the test rows and is compared with the other half.
 
-The radii of a ball are tuned on pilot seeds, whose targets are others (the paper has 0.6 and 0.3; with 0.1 no score changed in a pool
-that was tried before, so that there is nothing below); LogME and SFDA have nothing to tune. Nearly all of the time goes into the pool.
+The radii of a ball are tuned on pilot seeds, whose targets are others, between the two values of the paper, 0.3 and 0.6. A first pilot
+had radii from 0.1 to 1.0: the mean tau fell with them (0.46, 0.46, 0.40, 0.14 and -0.19), and with 0.1, where hardly a ball overlaps,
+it was that of the unmoved features. LogME and SFDA have nothing to tune. Nearly all of the time goes into the pool.
+
+Tried beside it on seed 300, not counted: truth after 400 steps of fine-tuning, with 180 and with 600 rows. The accuracies of 180 rows
+hardly change, and in all three the mean tau falls with the radii, for LogME from 0.62, 0.61 and 0.67 with unmoved features to 0.30,
+0.39 and 0.46 with 0.6.
 """
 
 from __future__ import annotations
@@ -95,8 +100,8 @@ def half_accuracies(table: PictureTable, target: str) -> tuple[NDArray[np.float6
 _SEES = Access(source_labels=True)
 
 
-def _arm(name: str, title: str, constant: float, access: Access = _SEES) -> Arm:
-    settings: dict[str, Any] = {"constant": constant, "sigmas": 0.6, "time_step": 0.1}
+def _arm(name: str, title: str, constant: float, access: Access = _SEES, sigmas: float = 0.6) -> Arm:
+    settings: dict[str, Any] = {"constant": constant, "sigmas": sigmas, "time_step": 0.1}
     return Arm(name, title, access, settings)
 
 
@@ -104,6 +109,7 @@ ARMS = (
     _arm("plain", "LogME and SFDA of the features as they are", 0.0),
     _arm("ped", "LogME and SFDA of the moved features", 1.0),
     _arm("attract", "the same, with attraction in place of repulsion", -1.0),
+    _arm("small", "LogME and SFDA of features that are moved with radii of 0.15", 1.0, sigmas=0.15),
     _arm("told", "true results on the other half of the test rows (bound)", 0.0, Access()),
 )
 _NOTHING = "LogME and SFDA have nothing to tune"
@@ -117,6 +123,7 @@ RECIPE = Recipe(
         Inequality("LogME rises", "ped.logme", "plain.logme"),
         Inequality("SFDA rises", "ped.sfda", "plain.sfda"),
         Inequality("attraction lowers it", "ped.mean", "attract.mean"),
+        Inequality("the mean of both rises with smaller radii", "small.mean", "plain.mean", margin=0.05, primary=False),
     ),
     headroom=(
         Headroom("told.mean", "plain.mean", margin=0.05, inequalities=("the mean of both rises",)),
@@ -124,13 +131,17 @@ RECIPE = Recipe(
         Headroom("told.sfda", "plain.sfda", margin=0.0, inequalities=("SFDA rises",)),
     ),
     pilot=Pilot(
-        grids={"ped": {"sigmas": (0.1, 0.2, 0.3, 0.6, 1.0)}},
+        grids={"ped": {"sigmas": (0.3, 0.4, 0.5, 0.6)}},
         score=("mean",),
         follows={"attract": "ped"},
-        limits={"sigmas": (0.1,)},
-        fixed={"plain": _NOTHING, "told": "the truth has nothing to tune"},
+        limits={"sigmas": (0.3, 0.6)},
+        fixed={
+            "plain": _NOTHING,
+            "told": "the truth has nothing to tune",
+            "small": "its radii are what it is for",
+        },
     ),
-    equal_budget=(EqualBudget(("labels",), arms=("plain", "ped", "attract")),),
+    equal_budget=(EqualBudget(("labels",), arms=("plain", "ped", "attract", "small")),),
     minutes=45,
     notes=("Small networks for generated letters in place of self-supervised ResNet-50 for photographs.",),
 )
