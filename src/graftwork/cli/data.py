@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftwork.cli.shared_flags import add_json_argument
+from graftwork.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from graftwork.data.suite import Suite
@@ -40,8 +41,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     if not arguments.name:
         if arguments.preview:
-            from graftwork.core.errors import ConfigError
-
             raise ConfigError(f"--preview needs the name of a suite: graftwork data emoji --preview {arguments.preview}")
         summaries = {name: _summary(path) for name, path in sorted(EMBEDDED.items())}
         print(json.dumps(summaries, indent=2, ensure_ascii=False) if arguments.json else _listing(summaries))
@@ -50,6 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
         from graftwork.core.folders import check_output_file
 
         check_output_file(arguments.preview, (), flag="--preview", replaces=_is_preview)
+        if Path(arguments.preview).suffix.lower() != ".png":
+            raise ConfigError(f"--preview writes a PNG; got {arguments.preview}. Name a file that ends with .png.")
     suite = load_embedded(arguments.name)
     if arguments.preview:
         _write_preview(suite, arguments.preview)
@@ -143,7 +144,6 @@ def _write_preview(suite: Suite, path: str) -> None:
     """Write pictures of evenly spaced rows as one PNG."""
     import numpy as np
 
-    from graftwork.core.errors import ConfigError
     from graftwork.core.files import atomic_path
     from graftwork.core.input_kinds import join_kinds
     from graftwork.core.optional import require

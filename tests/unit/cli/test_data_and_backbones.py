@@ -172,6 +172,13 @@ def test_a_preview_replaces_an_earlier_one_and_nothing_else(capsys: pytest.Captu
         assert (kept.read_bytes() if kept.is_file() else b"") == before
 
 
+def test_a_preview_is_a_png_by_name_as_well(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for name in ("sheet.jpg", "sheet"):
+        assert main.main(["data", "multidigits", "--preview", str(tmp_path / name)]) == 2
+        assert "ends with .png" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_preview_needs_an_image_suite(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main.main(["data", "--preview", str(tmp_path / "a.png")]) == 2
     assert "needs the name of a suite" in capsys.readouterr().err
