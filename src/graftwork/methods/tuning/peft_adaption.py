@@ -123,7 +123,9 @@ def prompts_from_peft(folder: str | Path, model: nn.Module, *, prefix: str = "")
         what = (
             f"{odd[0]} is a setting that is not known here" if odd else f"peft_type is {config.get('peft_type')!r}, not {KIND!r}"
         )
-        raise ConfigError(f"{folder / CONFIG_NAME} cannot be used: {what}.")
+        raise ConfigError(
+            f"{folder / CONFIG_NAME} cannot be used: {what}. Use it with peft; LoRA and IA3 are read by delta_from_peft(folder, model)."
+        )
     found: dict[str, dict[str, Tensor]] = {}
     stored = TensorFile(folder / WEIGHTS_NAME)
     for key in stored:
